@@ -1,0 +1,67 @@
+"""Every choice of a run in one record; the command line is generated from it.
+
+Input: nothing. Output: ``PipelineConfig``.
+Does not: act. Each stage keeps its own frozen config beside its code; they are composed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .fuse import FuseConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """Photo i of the natural order is held out when i % every == offset."""
+
+    every: int
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.every < 2 or not 0 <= self.offset < self.every:
+            raise ValueError(f"holdout: wanted K >= 2 and 0 <= OFFSET < K, got {self.every}:{self.offset}")
+
+    def covers(self, index: int) -> bool:
+        return index % self.every == self.offset
+
+    @staticmethod
+    def parse(text: str) -> Holdout:
+        """Read ``K`` or ``K:OFFSET``."""
+        every, _, offset = text.partition(":")
+        try:
+            return Holdout(every=int(every), offset=int(offset or 0))
+        except ValueError as error:
+            raise ValueError(f"--holdout: wanted K or K:OFFSET with K >= 2 and 0 <= OFFSET < K, got {text!r}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """All choices of one reconstruction."""
+
+    long_side: int = 640
+    """Working size: longest side of the photos in pixels. Photos are never enlarged."""
+    cameras: str = "sfm"
+    """'sfm' finds cameras with COLMAP; otherwise a path to a COLMAP model, transforms.json or cameras.json."""
+    model: str = "mini"
+    """Depth network: 'mini' is built in; 'plane-sweep' is the classical baseline without a network."""
+    holdout: Holdout | None = None
+    """Which photos are kept out of everything but camera finding, and scored."""
+    fuse: FuseConfig = field(default_factory=FuseConfig)
+    """How depth becomes one compact set of Gaussians."""
+    refine: int = 0
+    """Learned refinement steps. Only 0 so far."""
+    polish: float = 0.0
+    """Seconds of optimisation through the rasteriser. Only 0 so far."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks and the rasteriser run."""
+    seed: int = 0
+    """Seed of everything random."""
+    keep_gps: bool = False
+    """Copy the position and owner fields of EXIF into report.json."""
+    video: bool = True
+    """Render orbit.mp4."""
+    weights: Path | None = None
+    """Weights of 'mini' from a file instead of the shipped ones; 'random' weights are made by the benchmark alone."""

@@ -1,0 +1,72 @@
+"""How a running job speaks: progress events and cancellation.
+
+Input: calls from stages. Output: calls to whoever listens (the CLI, a job, a test).
+Does not: print.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+STAGES = ("photos", "cameras", "depth", "gaussians", "polish", "score", "write")
+"""The stages of a run, in order."""
+
+
+class Cancelled(Exception):
+    """The person asked the job to stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressEvent:
+    """One thing worth showing."""
+
+    stage: str
+    """One of STAGES."""
+    fraction: float
+    """Share of the stage that is done, in [0, 1]."""
+    message: str = ""
+    """A short sentence, or empty."""
+    elapsed_s: float = 0.0
+    """Seconds since the stage began."""
+
+
+class Progress:
+    """Passes events to a listener and raises ``Cancelled`` at the next event once ``cancel`` was called.
+
+    Args:
+        listener: called with each ``ProgressEvent``; None listens to nothing.
+    """
+
+    def __init__(self, listener: Callable[[ProgressEvent], None] | None = None) -> None:
+        self._listener = listener
+        self._cancelled = threading.Event()
+        self._stage = ""
+        self._started = time.perf_counter()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` if the job was asked to stop."""
+        if self._cancelled.is_set():
+            raise Cancelled("stopped on request")
+
+    def update(self, stage: str, fraction: float, message: str = "") -> None:
+        """Report that ``fraction`` of ``stage`` is done.
+
+        Raises:
+            Cancelled: the job was asked to stop.
+        """
+        if stage != self._stage:
+            self._stage, self._started = stage, time.perf_counter()
+        if self._listener is not None:
+            elapsed_s = time.perf_counter() - self._started
+            self._listener(ProgressEvent(stage=stage, fraction=min(max(fraction, 0.0), 1.0), message=message, elapsed_s=elapsed_s))
+        self.check()
