@@ -1,0 +1,74 @@
+"""What every test shares: shape-and-type checking of the product's code, marks, and where real photos are.
+
+The jaxtyping + beartype hook checks every annotated function of `recon`, `models` and `render` while tests run; production
+code runs without it. Numba must compile the function itself and not the checking wrapper, so its decorators unwrap first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _unwrap_first(decorate: Callable) -> Callable:
+    """Make a Numba decorator compile the bare function behind a checking wrapper."""
+
+    def decorator(*args, **kwargs):
+        if args and inspect.isfunction(args[0]):
+            return decorate(inspect.unwrap(args[0]), *args[1:], **kwargs)
+        made = decorate(*args, **kwargs)
+        return lambda function: made(inspect.unwrap(function))
+
+    return decorator
+
+
+def _install_checks() -> None:
+    import numba
+    from jaxtyping import install_import_hook
+
+    numba.njit = _unwrap_first(numba.njit)
+    numba.jit = _unwrap_first(numba.jit)
+    install_import_hook(["recon", "models", "render"], "beartype.beartype")
+
+
+_install_checks()
+
+import helpers  # noqa: E402  (the hook must be in place before the product is imported)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what this machine cannot run."""
+    missing = {"requires_cuda": helpers.cuda_missing(), "browser": helpers.browser_missing()}
+    for item in items:
+        for mark, reason in missing.items():
+            if reason and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Callable[[str], Path]:
+    """``dataset("fox")`` is the folder of a real photo set; the test is skipped, with the reason, where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = helpers.find_dataset(name)
+        if folder is None:
+            pytest.skip(f"real photo set {name!r} not found: set RECON_EVAL_DATA to the folder that holds it")
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def sample_photos() -> Path:
+    """The folder of the shipped sample capture."""
+    folder = helpers.REPOSITORY / "data" / "sample"
+    if not any(folder.rglob("*.jpg")):
+        pytest.skip("data/sample holds no photos")
+    return folder
