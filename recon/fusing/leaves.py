@@ -1,0 +1,281 @@
+"""Image blocks of adaptive size, each of which becomes one Gaussian on a plane.
+
+Input: photo, depth and the pixels to be drawn from a view. Output: ``Leaves`` (geometry, fixed) and, with the head's
+attributes, Gaussians (differentiable in the attributes).
+Does not: decide which pixels a view owns (``recon.fusing.ownership``) or how many leaves a scene may have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..geometry import rays_cam, rgb_to_sh0, rotations_to_quats
+from ..records import Gaussians
+
+SIZES = (16, 8, 4, 2, 1)
+"""Block sides in pixels, coarse to fine."""
+PLANE_TOLERANCE = 0.01
+"""Relative depth error off the block's plane that costs as much as a colour error of COLOR_TOLERANCE."""
+COLOR_TOLERANCE = 0.04
+"""Colour error in [0, 1] against which depth errors are weighed."""
+MIN_FACING = 0.25
+"""Cosine to the viewing ray below which a plane's slant is not believed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """Masked moments of one view's pixels over blocks of every size, from which leaves are cut."""
+
+    sums: tuple[Float[Tensor, "h w 13"], ...]
+    """Per size: n, x, y, xx, xy, yy, d, dx, dy, dd, r, g, b summed over drawn pixels; x y relative to the block centre in
+    pixels, d inverse depth relative to its mean in the coarsest block."""
+    error: tuple[Float[Tensor, "h w"], ...]
+    """Per size: what is lost when the block is one Gaussian, in units of squared colour summed over pixels and channels."""
+    reference: Float[Tensor, "h w"]
+    """Mean inverse depth of each coarsest block."""
+    smallest: Int[Tensor, "h w"]
+    """Per coarsest block, index into SIZES of the finest size allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaves:
+    """Blocks chosen in one view, with the geometry of their Gaussians (world frame)."""
+
+    view: int
+    """Index of the view they were cut from."""
+    level: Int[Tensor, " N"]
+    """Index into SIZES."""
+    block: Int[Tensor, "N 2"]
+    """Row and column of the block at its size."""
+    weight: Float[Tensor, " N"]
+    """Drawn pixels in the block."""
+    means: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    scales: Float[Tensor, "N 3"]
+    """Two tangential deviations for a spread of 1 (a block of side s has sigma s pixels), then one pixel along the normal."""
+    rgb: Float[Tensor, "N 3"]
+    """Mean colour of the drawn pixels."""
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+
+def _pool(maps: Float[Tensor, "C H W"], size: int) -> Float[Tensor, "h w C"]:
+    return torch.nn.functional.avg_pool2d(maps[None], size)[0].permute(1, 2, 0) * (size * size)
+
+
+def _pad(maps: Tensor, mode_value: float = 0.0) -> Tensor:
+    height, width = maps.shape[-2:]
+    big = SIZES[0]
+    return torch.nn.functional.pad(maps, (0, -width % big, 0, -height % big), value=mode_value)
+
+
+def build_pyramid(
+    image: Float[Tensor, "H W 3"],
+    depth: Float[Tensor, "H W"],
+    drawn: Bool[Tensor, "H W"],
+    *,
+    finest: int = 1,
+    boost: Float[Tensor, "H W"] | None = None,
+) -> Pyramid:
+    """Sum the moments of the drawn pixels over blocks of every size and price each block.
+
+    Inverse depth is linear in pixel position on a plane, so a block's plane is a weighted linear fit whose residual
+    follows from the moments alone.
+
+    Args:
+        drawn: pixels this view has to draw.
+        finest: smallest block side allowed, one of SIZES.
+        boost: factor on the price of each pixel (importance); None means 1.
+    """
+    m = drawn.float()
+    inverse = torch.where(drawn, 1.0 / depth.clamp_min(1e-8), torch.zeros_like(depth))
+    coarse = _pool(_pad(torch.stack([m, inverse])), SIZES[0])
+    reference = coarse[..., 1] / coarse[..., 0].clamp_min(1e-6)
+    big = SIZES[0]
+    spread = reference.repeat_interleave(big, 0).repeat_interleave(big, 1)[: depth.shape[0], : depth.shape[1]]
+    d = (inverse - spread) * m
+    rgb = image.permute(2, 0, 1) * m
+    price = m if boost is None else m * boost
+    sums, errors = [], []
+    for size in SIZES:
+        y = ((torch.arange(depth.shape[0]) % size) + 0.5 - size / 2)[:, None].expand_as(depth)
+        x = ((torch.arange(depth.shape[1]) % size) + 0.5 - size / 2)[None].expand_as(depth)
+        maps = torch.stack([m, m * x, m * y, m * x * x, m * x * y, m * y * y, d, d * x, d * y, d * d, *rgb, *(rgb * image.permute(2, 0, 1)), price])
+        pooled = _pool(_pad(maps), size)
+        s, squares, priced = pooled[..., :13], pooled[..., 13:16], pooled[..., 16]
+        n = s[..., 0].clamp_min(1e-6)
+        color_error = (squares - s[..., 10:13] ** 2 / n[..., None]).sum(-1).clamp_min(0)
+        mean_inverse = reference.repeat_interleave(big // size, 0).repeat_interleave(big // size, 1).clamp_min(1e-8)
+        plane = _fit_plane(s)
+        depth_error = (s[..., 9] - plane[..., 0] * s[..., 6] - plane[..., 1] * s[..., 7] - plane[..., 2] * s[..., 8]).clamp_min(0)
+        relative = (depth_error / mean_inverse**2 / PLANE_TOLERANCE**2).minimum(4.0 * n)
+        errors.append((color_error + relative * COLOR_TOLERANCE**2) * (priced / n))
+        sums.append(s)
+    limit = torch.full(reference.shape, SIZES.index(finest), dtype=torch.long)
+    return Pyramid(sums=tuple(sums), error=tuple(errors), reference=reference, smallest=limit)
+
+
+def _fit_plane(s: Float[Tensor, "*N 13"]) -> Float[Tensor, "*N 3"]:
+    """Least-squares plane d = a + b x + c y from moments, slightly ridged so that a lone pixel gives b = c = 0."""
+    n = s[..., 0].clamp_min(1e-6)
+    mx, my, md = s[..., 1] / n, s[..., 2] / n, s[..., 6] / n
+    sxx = s[..., 3] / n - mx * mx + 0.02
+    sxy = s[..., 4] / n - mx * my
+    syy = s[..., 5] / n - my * my + 0.02
+    sxd, syd = s[..., 7] / n - mx * md, s[..., 8] / n - my * md
+    det = (sxx * syy - sxy * sxy).clamp_min(1e-9)
+    b, c = (sxd * syy - syd * sxy) / det, (syd * sxx - sxd * sxy) / det
+    return torch.stack([md - b * mx - c * my, b, c], dim=-1)
+
+
+def choose_blocks(pyramid: Pyramid, price: float) -> list[Bool[Tensor, "h w"]]:
+    """Cut every block whose loss exceeds ``price``, top down; returns the leaves of each size as masks."""
+    leaves: list[Tensor] = []
+    alive = torch.ones_like(pyramid.error[0], dtype=torch.bool)
+    limit = pyramid.smallest
+    for level, size in enumerate(SIZES):
+        alive = alive & (pyramid.sums[level][..., 0] > 0)
+        split = alive & (pyramid.error[level] > price) & (limit > level)
+        leaves.append(alive & ~split)
+        if size > 1:
+            alive = split.repeat_interleave(2, 0).repeat_interleave(2, 1)
+            limit = limit.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    return leaves
+
+
+def count_blocks(pyramids: list[Pyramid], price: float) -> int:
+    """How many leaves a price gives over all views."""
+    return sum(int(mask.sum()) for pyramid in pyramids for mask in choose_blocks(pyramid, price))
+
+
+def price_for_budget(pyramids: list[Pyramid], budget: int) -> float:
+    """The lowest price, to within a few percent, whose leaves fit the budget (bisection on its logarithm)."""
+    low, high = 1e-7, 1e4
+    for _ in range(24):
+        middle = (low * high) ** 0.5
+        if count_blocks(pyramids, middle) > budget:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def cut_leaves(
+    pyramid: Pyramid, price: float, *, view: int, K: Float[Tensor, "3 3"], T_world_cam: Float[Tensor, "4 4"]
+) -> Leaves:
+    """Turn the chosen blocks of one view into planar Gaussians.
+
+    A block's inverse-depth plane gives the point under its centroid, the tangents per pixel and the normal; the pixel
+    covariance of its drawn part, carried over by the tangents, gives the two tangential axes.
+    Blocks of one or two pixels borrow the slopes of the four-pixel block around them, because they cannot tell their own.
+    """
+    parts = []
+    slopes_from = SIZES.index(4)
+    for level, (mask, size) in enumerate(zip(choose_blocks(pyramid, price), SIZES, strict=True)):
+        rows, cols = torch.nonzero(mask, as_tuple=True)
+        if len(rows) == 0:
+            continue
+        s = pyramid.sums[level][rows, cols]
+        n = s[:, :1]
+        plane = _fit_plane(s)
+        if level > slopes_from:
+            step = SIZES[slopes_from] // size
+            parent = _fit_plane(pyramid.sums[slopes_from][rows // step, cols // step])
+            plane = torch.cat([plane[:, :1], parent[:, 1:]], dim=1)
+        big = SIZES[0] // size
+        base = pyramid.reference[rows // big, cols // big]
+        center = torch.stack([(cols + 0.5) * size, (rows + 0.5) * size], dim=-1) + s[:, 1:3] / n
+        inverse = base + s[:, 6] / n[:, 0]
+        moment = torch.stack([s[:, 3], s[:, 4], s[:, 4], s[:, 5]], dim=-1) / n
+        offset = s[:, 1:3] / n
+        covariance = moment.reshape(-1, 2, 2) - offset[:, :, None] * offset[:, None, :] + torch.eye(2) / 12
+        geometry = _plane_gaussians(center, inverse.clamp_min(1e-8), plane[:, 1:], 12 * covariance, K)
+        parts.append((torch.full_like(rows, level), torch.stack([rows, cols], dim=-1), n[:, 0], *geometry, s[:, 10:13] / n))
+    if not parts:
+        empty = torch.zeros(0)
+        return Leaves(
+            view=view, level=empty.long(), block=torch.zeros(0, 2).long(), weight=empty, means=torch.zeros(0, 3),
+            quats=torch.zeros(0, 4), scales=torch.zeros(0, 3), rgb=torch.zeros(0, 3),
+        )  # fmt: skip
+    level, block, weight, means_cam, R_cam_local, scales, rgb = (torch.cat(column) for column in zip(*parts, strict=True))
+    R_world_cam = T_world_cam[:3, :3]
+    means = means_cam @ R_world_cam.T + T_world_cam[:3, 3]
+    quats = rotations_to_quats(R_world_cam @ R_cam_local)
+    return Leaves(view=view, level=level, block=block, weight=weight, means=means, quats=quats, scales=scales, rgb=rgb)
+
+
+def _plane_gaussians(
+    center: Float[Tensor, "N 2"],
+    inverse: Float[Tensor, " N"],
+    slopes: Float[Tensor, "N 2"],
+    covariance_px: Float[Tensor, "N 2 2"],
+    K: Float[Tensor, "3 3"],
+) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3 3"], Float[Tensor, "N 3"]]:
+    """Point, axes and deviations (camera frame) of pixel blobs lying on planes of inverse depth."""
+    ray = rays_cam(center, K)
+    focal = torch.stack([K[0, 0], K[1, 1]])
+    length = ray.norm(dim=-1)
+    # The normal is ((b fx), (c fy), inverse depth along the ray minus the slopes); its z part follows from n . ray = inverse.
+    tilt = slopes * focal
+    normal = torch.cat([tilt, (inverse - (tilt * ray[:, :2]).sum(-1))[:, None]], dim=-1)
+    facing = inverse / (normal.norm(dim=-1) * length).clamp_min(1e-12)
+    slopes = slopes * (facing / MIN_FACING).clamp(max=1.0)[:, None]
+    z = 1.0 / inverse
+    along_x = torch.stack([z / K[0, 0], torch.zeros_like(z), torch.zeros_like(z)], dim=-1) - ray * (slopes[:, 0] * z * z)[:, None]
+    along_y = torch.stack([torch.zeros_like(z), z / K[1, 1], torch.zeros_like(z)], dim=-1) - ray * (slopes[:, 1] * z * z)[:, None]
+    J = torch.stack([along_x, along_y], dim=-1)
+    L = J @ torch.linalg.cholesky(covariance_px + 1e-6 * torch.eye(2))
+    M = L.transpose(1, 2) @ L
+    values, vectors = torch.linalg.eigh(M / M.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None].clamp_min(1e-30))
+    values = values * M.diagonal(dim1=1, dim2=2).sum(-1)[:, None]
+    deviations = values.clamp_min(1e-24).sqrt()
+    axes = (L @ vectors) / deviations[:, None, :]
+    third = torch.linalg.cross(axes[:, :, 0], axes[:, :, 1])
+    rotation = torch.cat([axes, torch.nn.functional.normalize(third, dim=-1)[:, :, None]], dim=-1)
+    pixel = z / focal.mean()
+    return ray * z[:, None], rotation, torch.cat([deviations, pixel[:, None]], dim=-1)
+
+
+def pool_attributes(leaves: Leaves, maps: Float[Tensor, "H W C"], drawn: Bool[Tensor, "H W"]) -> Float[Tensor, "N C"]:
+    """Average attribute maps over the drawn pixels of each leaf. Differentiable in ``maps``."""
+    m = drawn.float()[None]
+    stacked = _pad(torch.cat([maps.permute(2, 0, 1) * m, m]))
+    out = maps.new_zeros(len(leaves), maps.shape[2])
+    for level, size in enumerate(SIZES):
+        at = torch.nonzero(leaves.level == level)[:, 0]
+        if len(at):
+            pooled = _pool(stacked, size)[leaves.block[at, 0], leaves.block[at, 1]]
+            out = out.index_copy(0, at, pooled[:, :-1] / pooled[:, -1:].clamp_min(1e-6))
+    return out
+
+
+def leaves_to_gaussians(
+    leaves: Leaves,
+    *,
+    opacity: Float[Tensor, " N"],
+    log_scale: Float[Tensor, "N 2"],
+    color_delta: Float[Tensor, "N 3"],
+    spread: float,
+) -> Gaussians:
+    """Give leaves their appearance. Differentiable in the attributes.
+
+    Args:
+        opacity: in (0, 1).
+        log_scale: natural logarithm of the factors on the tangential and on the normal deviation.
+        color_delta: added to the mean colour.
+        spread: sigma of a block in units of its side.
+    """
+    factor = log_scale.exp()
+    scales = torch.cat([leaves.scales[:, :2] * spread * factor[:, :1], leaves.scales[:, 2:] * spread * factor[:, 1:]], dim=-1)
+    return Gaussians(
+        means=leaves.means,
+        quats=leaves.quats,
+        scales=scales,
+        opacities=opacity.clamp(1e-4, 1 - 1e-4),
+        sh=rgb_to_sh0(leaves.rgb + color_delta)[:, None],
+    )

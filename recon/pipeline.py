@@ -1,0 +1,251 @@
+"""The whole path: photos in, a scene with its report out.
+
+Input: photos, one ``PipelineConfig`` and the tools of the other rooms as callables. Output: ``Result`` and, when asked, an
+OUT folder written in one piece. Does not: know how networks or rasterisers work, or print.
+
+    photos -> cameras -> (held-out photos leave here) -> depth -> Gaussians -> score -> write
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import camera_files, colmap, lens, photos, upright
+from .config import PipelineConfig
+from .depth_range import choose_depth_range
+from .errors import CannotReconstruct, UserError
+from .fuse import Fused, SplatHead, fuse
+from .fusing.recolor import recolor
+from .neighbours import choose_neighbours
+from .outputs import check_writable, write_outputs
+from .posed import PosedViews
+from .progress import Progress
+from .quality.report import build_report
+from .quality.score import ViewScore, score_views
+from .records import Prediction, Rasterizer, Scene, Views
+
+logger = logging.getLogger(__name__)
+
+DepthPredictor = Callable[[PosedViews, tuple[tuple[int, ...], ...], torch.Tensor, Progress], Prediction]
+"""(posed photos, neighbours per view, near and far per view, progress) -> depth with confidence."""
+MATCHING_VIEWS = 4
+"""Neighbours against which a view's depth is swept."""
+SCORE_SIDE = 640
+"""Long side at which held-out photos are scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What the pipeline needs from other rooms; ``app.run`` fills it in."""
+
+    load_rasterizer: Callable[[str], Rasterizer]
+    load_predictor: Callable[..., DepthPredictor]
+    """(name, device=, weights=, random_seed=) -> predictor."""
+    load_splat_head: Callable[..., SplatHead]
+    """(device=, weights=, random_seed=) -> head."""
+    orbit: Callable[..., Any]
+    """(cameras, frames=) -> cameras around the scene."""
+    write_video: Callable[..., None]
+    """(path, iterator of uint8 frames, fps=)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run gives back."""
+
+    scene: Scene
+    report: dict
+    out: Path | None
+    """Folder that was written; None when nothing was asked for."""
+
+
+@dataclass
+class Ledger:
+    """What happened along the way, for the report."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; a stage entered twice adds up."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """Photos with cameras, split into what may be used and what is scored."""
+
+    views: Views
+    """All readable photos, held-out ones included."""
+    solved: colmap.SfmResult
+    """Cameras of all photos at the original size; points seen by input photos alone."""
+    inputs: PosedViews
+    held_out: PosedViews
+    """Registered held-out photos at the scoring size."""
+    lost_held_out: tuple[str, ...]
+    """Held-out photos without a camera."""
+
+
+def run_pipeline(
+    source: Path | Sequence[Path], out: Path | None, config: PipelineConfig, tools: Tools, progress: Progress
+) -> Result:
+    """Reconstruct a scene from photos.
+
+    Args:
+        source: a folder of photos, or files.
+        out: folder to write, replaced as a whole at the end; None writes nothing.
+        progress: told about every stage; raises ``Cancelled`` when asked to stop, and nothing is left behind.
+    Raises:
+        CannotReconstruct: the photos do not allow it; says why and what would help.
+        UserError: an argument cannot be used.
+    """
+    if config.refine != 0:
+        raise UserError(f"--refine {config.refine} is not available yet.", "Leave it at 0.")
+    if out is not None:
+        check_writable(out)
+    torch.manual_seed(config.seed)
+    device = resolve_device(config.device)
+    ledger = Ledger()
+    rasterizer = tools.load_rasterizer(device)
+    capture, skipped = prepare_capture(source, config, ledger, progress)
+    prediction = predict_depth(capture.inputs, config, tools, device, ledger, progress)
+    fused = make_gaussians(capture.inputs, prediction, config, tools, rasterizer, device, ledger, progress)
+    scores: list[ViewScore] = []
+    with ledger.stage("score"):
+        progress.update("score", 0.0)
+        if config.holdout is not None:
+            scores = score_views(fused, capture.held_out, capture.lost_held_out, rasterizer)
+    report = build_report(capture, fused, scores, skipped, config, ledger, device)
+    scene = Scene(gaussians=fused.gaussians, cameras=capture.inputs.cameras, provenance={"report": report})
+    if out is not None:
+        with ledger.stage("write"):
+            write_outputs(out, capture, fused, report, ledger, config, tools, rasterizer, progress)
+    return Result(scene=scene, report=report, out=out)
+
+
+def resolve_device(wanted: str) -> str:
+    """'auto' becomes CUDA when there is one.
+
+    Raises:
+        UserError: CUDA was asked for and is not there.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UserError("--device cuda: torch finds no CUDA device.", "Use --device cpu, or install a CUDA build of torch.")
+    return "cuda" if wanted == "cuda" or (wanted == "auto" and available) else "cpu"
+
+
+def prepare_capture(
+    source: Path | Sequence[Path], config: PipelineConfig, ledger: Ledger, progress: Progress
+) -> tuple[Capture, tuple[tuple[str, str], ...]]:
+    """Open the photos, find or load their cameras, and set the held-out photos apart."""
+    with ledger.stage("photos"):
+        progress.update("photos", 0.0)
+        found = photos.open_photos(source, long_side=config.long_side, holdout=config.holdout, keep_gps=config.keep_gps)
+        if len(found.views) < 2:
+            raise CannotReconstruct(
+                "Only one readable photo was given; depth needs at least two photos from different places.",
+                "Take 8 to 60 photos while walking around the scene.",
+            )
+        progress.update("photos", 1.0)
+    with ledger.stage("cameras"):
+        solved = find_cameras(found.views, config, ledger, progress)
+    views, registered = found.views, solved.cameras.registered_mask.tolist()
+    ledger.warnings += [f"{name} was skipped: {reason}" for name, reason in found.skipped]
+    lost = [v.name for v, ok in zip(views, registered, strict=True) if not ok]
+    if lost:
+        ledger.warnings.append(f"{len(lost)} of {len(views)} photos could not be placed: {', '.join(lost)}.")
+    used = [i for i, v in enumerate(views) if registered[i] and not v.holdout]
+    if len(used) < 2:
+        raise CannotReconstruct(
+            f"Cameras were found for {len(used)} of the {sum(not v.holdout for v in views)} input photos; at least two are needed.",
+            "Take photos that overlap by two thirds or more, move between them, and avoid plain or reflecting scenes.",
+        )
+    solved = keep_points_of(solved, used)
+    scored = [i for i, v in enumerate(views) if registered[i] and v.holdout]
+    return Capture(
+        views=views,
+        solved=solved,
+        inputs=lens.posed_views(views, solved, used, long_side=config.long_side),
+        held_out=lens.posed_views(views, solved, scored, long_side=SCORE_SIDE),
+        lost_held_out=tuple(v.name for i, v in enumerate(views) if v.holdout and not registered[i]),
+    ), found.skipped
+
+
+def find_cameras(views: Views, config: PipelineConfig, ledger: Ledger, progress: Progress) -> colmap.SfmResult:
+    """Structure from motion, turned upright; or the user's cameras, kept exactly."""
+    if config.cameras == "sfm":
+        solved = colmap.run_sfm(views, progress=progress, seed=config.seed)
+        ledger.choices["cameras"] = {"source": "sfm", "attempts": list(solved.attempts)}
+        return upright.turn(solved, upright.upright_rotation(solved.cameras))
+    progress.update("cameras", 0.0, "reading cameras")
+    ledger.choices["cameras"] = {"source": str(config.cameras)}
+    return camera_files.load_cameras(Path(config.cameras), views)
+
+
+def keep_points_of(solved: colmap.SfmResult, used: Sequence[int]) -> colmap.SfmResult:
+    """Drop sparse points that fewer than two input photos observed, so that held-out photos shape nothing.
+
+    Held-out rows of the visibility are cleared.
+    """
+    mask = torch.zeros(len(solved.cameras), dtype=torch.bool)
+    mask[torch.as_tensor(list(used), dtype=torch.long)] = True
+    visibility = solved.visibility & mask[:, None]
+    kept = visibility.sum(0) >= 2
+    return replace(
+        solved, points_world=solved.points_world[kept], points_rgb=solved.points_rgb[kept], visibility=visibility[:, kept]
+    )
+
+
+def predict_depth(
+    posed: PosedViews, config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress
+) -> Prediction:
+    """Choose neighbours and depth ranges, then run the depth source."""
+    with ledger.stage("depth"):
+        progress.update("depth", 0.0, "choosing neighbours")
+        predictor = tools.load_predictor(config.model, device=device, weights=config.weights)
+        neighbours = choose_neighbours(posed, count=MATCHING_VIEWS)
+        lonely = [posed.names[i] for i, chosen in enumerate(neighbours) if not chosen]
+        if len(lonely) == len(posed):
+            raise CannotReconstruct("No two photos see the same place.", "Take photos that overlap by two thirds or more.")
+        if lonely:
+            ledger.warnings.append(f"No other photo overlaps with: {', '.join(lonely)}.")
+        ranges = choose_depth_range(posed)
+        ledger.choices["neighbours"] = {posed.names[i]: [posed.names[j] for j in chosen] for i, chosen in enumerate(neighbours)}
+        ledger.choices["depth_range"] = {name: ranges[i].tolist() for i, name in enumerate(posed.names)}
+        prediction = predictor(posed, neighbours, ranges, progress)
+        progress.update("depth", 1.0)
+        return prediction
+
+
+def make_gaussians(
+    posed: PosedViews,
+    prediction: Prediction,
+    config: PipelineConfig,
+    tools: Tools,
+    rasterizer: Rasterizer,
+    device: str,
+    ledger: Ledger,
+    progress: Progress,
+) -> Fused:
+    """Fuse the depth maps and match the colours."""
+    with ledger.stage("gaussians"):
+        head = tools.load_splat_head(device=device)
+        fused = fuse(posed, prediction, head, config.fuse, progress, device=device)
+        if config.fuse.recolor_steps:
+            matched = recolor(fused.gaussians, posed, rasterizer, steps=config.fuse.recolor_steps, progress=progress)
+            fused = replace(fused, gaussians=matched)
+        progress.update("gaussians", 1.0)
+        return fused
