@@ -120,7 +120,9 @@ def fuse(
     budget = config.max_gaussians or default_budget(device)
     sizes = [(posed.cameras.height[i], posed.cameras.width[i]) for i in range(len(posed))]
     depth = [at_photo_size(d.float().cpu(), *size, inverse=True) for d, size in zip(prediction.depth, sizes, strict=True)]
-    confidence = [at_photo_size(c.float().cpu(), *size, inverse=False) for c, size in zip(prediction.confidence, sizes, strict=True)]
+    confidence = [
+        at_photo_size(c.float().cpu(), *size, inverse=False) for c, size in zip(prediction.confidence, sizes, strict=True)
+    ]
     evidence = all_evidence(posed, depth, confidence, config, progress)
     attributes = []
     for i in range(len(posed)):

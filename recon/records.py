@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,11 @@ __all__ = [
     "View",
     "Views",
 ]
+
+if TYPE_CHECKING:
+    Sizes = tuple[int, ...]
+else:
+    Sizes = int | Sequence[int]  # one number is accepted and broadcast; what is stored is always a tuple
 
 SH_COUNTS = {1: 0, 4: 1, 9: 2, 16: 3}
 """Number of SH coefficients -> SH degree."""
@@ -136,9 +141,9 @@ class Cameras:
     """Camera to world, rigid."""
     K: Float[Tensor, "V 3 3"]
     """Intrinsics in pixels of (width, height)."""
-    width: tuple[int, ...]
+    width: Sizes
     """Image width per view in pixels. A single int is broadcast."""
-    height: tuple[int, ...]
+    height: Sizes
     """Image height per view in pixels. A single int is broadcast."""
     distortion: Float[Tensor, "V 4"] | None = None
     """OpenCV k1 k2 p1 p2; None means no distortion."""
@@ -149,7 +154,10 @@ class Cameras:
 
     def __post_init__(self) -> None:
         views = self.T_world_cam.shape[0]
-        _require(tuple(self.T_world_cam.shape) == (views, 4, 4), f"Cameras.T_world_cam: wanted V 4 4, got {tuple(self.T_world_cam.shape)}")
+        _require(
+            tuple(self.T_world_cam.shape) == (views, 4, 4),
+            f"Cameras.T_world_cam: wanted V 4 4, got {tuple(self.T_world_cam.shape)}",
+        )
         _require(tuple(self.K.shape) == (views, 3, 3), f"Cameras.K: wanted {views} 3 3, got {tuple(self.K.shape)}")
         for name in ("width", "height"):
             value = getattr(self, name)
@@ -158,7 +166,10 @@ class Cameras:
             _require(all(v > 0 for v in value), f"Cameras.{name}: sizes must be positive, got {value}")
             object.__setattr__(self, name, value)
         if self.distortion is not None:
-            _require(tuple(self.distortion.shape) == (views, 4), f"Cameras.distortion: wanted {views} 4, got {tuple(self.distortion.shape)}")
+            _require(
+                tuple(self.distortion.shape) == (views, 4),
+                f"Cameras.distortion: wanted {views} 4, got {tuple(self.distortion.shape)}",
+            )
         if self.registered is not None:
             _require(tuple(self.registered.shape) == (views,), f"Cameras.registered: wanted {views} flags")
         if self.names is not None:
@@ -211,7 +222,9 @@ class Cameras:
 
     def to(self, device: torch.device | str) -> Cameras:
         """Move every tensor to ``device``."""
-        moved = {n: getattr(self, n).to(device) for n in ("T_world_cam", "K", "distortion", "registered") if getattr(self, n) is not None}
+        moved = {
+            n: getattr(self, n).to(device) for n in ("T_world_cam", "K", "distortion", "registered") if getattr(self, n) is not None
+        }
         return replace(self, **moved)
 
 
@@ -316,9 +329,9 @@ class Prediction:
 
     cameras: Cameras
     """Cameras at the size of the depth maps."""
-    depth: tuple[Float[Tensor, "H W"], ...]
+    depth: tuple[Float[Tensor, "_ _"], ...]
     """z-depth per view, world units, > 0."""
-    confidence: tuple[Float[Tensor, "H W"], ...]
+    confidence: tuple[Float[Tensor, "_ _"], ...]
     """Probability in [0, 1] that the depth is right (within the width of one depth plane)."""
     gaussians: Gaussians | None = None
     """Gaussians when the network makes them itself."""

@@ -47,8 +47,8 @@ def at_photo_size(depth: Float[Tensor, "h w"], height: int, width: int, *, inver
 
 def gather_evidence(
     posed: PosedViews,
-    depth: Sequence[Float[Tensor, "H W"]],
-    confidence: Sequence[Float[Tensor, "H W"]],
+    depth: Sequence[Float[Tensor, "_ _"]],
+    confidence: Sequence[Float[Tensor, "_ _"]],
     neighbours: tuple[int, ...],
     index: int,
 ) -> Evidence:
@@ -92,7 +92,9 @@ def gather_evidence(
             least / CLIP_REL,
             (support / share).clamp(0, 1),
             (violation / share).clamp(0, 1) * (informed > 0.05),
-            torch.where(color_weight > 0.05, (color_sum / color_weight.clamp_min(1e-6)).clamp(0, 1), torch.full_like(own_depth, 0.5)),
+            torch.where(
+                color_weight > 0.05, (color_sum / color_weight.clamp_min(1e-6)).clamp(0, 1), torch.full_like(own_depth, 0.5)
+            ),
         ],
         dim=-1,
     )

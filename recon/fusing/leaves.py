@@ -30,10 +30,10 @@ MIN_FACING = 0.25
 class Pyramid:
     """Masked moments of one view's pixels over blocks of every size, from which leaves are cut."""
 
-    sums: tuple[Float[Tensor, "h w 13"], ...]
+    sums: tuple[Float[Tensor, "_ _ 13"], ...]
     """Per size: n, x, y, xx, xy, yy, d, dx, dy, dd, r, g, b summed over drawn pixels; x y relative to the block centre in
     pixels, d inverse depth relative to its mean in the coarsest block."""
-    error: tuple[Float[Tensor, "h w"], ...]
+    error: tuple[Float[Tensor, "_ _"], ...]
     """Per size: what is lost when the block is one Gaussian, in units of squared colour summed over pixels and channels."""
     reference: Float[Tensor, "h w"]
     """Mean inverse depth of each coarsest block."""
@@ -105,7 +105,9 @@ def build_pyramid(
     for size in SIZES:
         y = ((torch.arange(depth.shape[0]) % size) + 0.5 - size / 2)[:, None].expand_as(depth)
         x = ((torch.arange(depth.shape[1]) % size) + 0.5 - size / 2)[None].expand_as(depth)
-        maps = torch.stack([m, m * x, m * y, m * x * x, m * x * y, m * y * y, d, d * x, d * y, d * d, *rgb, *(rgb * image.permute(2, 0, 1)), price])
+        maps = torch.stack(
+            [m, m * x, m * y, m * x * x, m * x * y, m * y * y, d, d * x, d * y, d * d, *rgb, *(rgb * image.permute(2, 0, 1)), price]
+        )
         pooled = _pool(_pad(maps), size)
         s, squares, priced = pooled[..., :13], pooled[..., 13:16], pooled[..., 16]
         n = s[..., 0].clamp_min(1e-6)
@@ -133,7 +135,7 @@ def _fit_plane(s: Float[Tensor, "*N 13"]) -> Float[Tensor, "*N 3"]:
     return torch.stack([md - b * mx - c * my, b, c], dim=-1)
 
 
-def choose_blocks(pyramid: Pyramid, price: float) -> list[Bool[Tensor, "h w"]]:
+def choose_blocks(pyramid: Pyramid, price: float) -> list[Bool[Tensor, "_ _"]]:
     """Cut every block whose loss exceeds ``price``, top down; returns the leaves of each size as masks."""
     leaves: list[Tensor] = []
     alive = torch.ones_like(pyramid.error[0], dtype=torch.bool)
@@ -165,9 +167,7 @@ def price_for_budget(pyramids: list[Pyramid], budget: int) -> float:
     return high
 
 
-def cut_leaves(
-    pyramid: Pyramid, price: float, *, view: int, K: Float[Tensor, "3 3"], T_world_cam: Float[Tensor, "4 4"]
-) -> Leaves:
+def cut_leaves(pyramid: Pyramid, price: float, *, view: int, K: Float[Tensor, "3 3"], T_world_cam: Float[Tensor, "4 4"]) -> Leaves:
     """Turn the chosen blocks of one view into planar Gaussians.
 
     A block's inverse-depth plane gives the point under its centroid, the tangents per pixel and the normal; the pixel

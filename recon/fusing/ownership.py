@@ -28,17 +28,17 @@ CELL_PX = 4
 class Ownership:
     """What each view draws."""
 
-    sure: tuple[Bool[Tensor, "H W"], ...]
+    sure: tuple[Bool[Tensor, "_ _"], ...]
     """Pixels with trusted depth that no earlier view draws as finely."""
-    soft: tuple[Bool[Tensor, "H W"], ...]
+    soft: tuple[Bool[Tensor, "_ _"], ...]
     """Pixels whose depth is a guess and that no trusted surface fills."""
 
 
 def assign_pixels(
     cameras: Cameras,
-    depth: Sequence[Float[Tensor, "H W"]],
-    trust: Sequence[Float[Tensor, "H W"]],
-    valid: Sequence[Bool[Tensor, "H W"]],
+    depth: Sequence[Float[Tensor, "_ _"]],
+    trust: Sequence[Float[Tensor, "_ _"]],
+    valid: Sequence[Bool[Tensor, "_ _"]],
     *,
     sure_above: float,
     soft_above: float,

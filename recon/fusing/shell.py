@@ -31,8 +31,8 @@ def fibonacci_directions(count: int) -> Float[Tensor, "N 3"]:
 
 def build_shell(
     posed: PosedViews,
-    depth: Sequence[Float[Tensor, "H W"]],
-    trust: Sequence[Float[Tensor, "H W"]],
+    depth: Sequence[Float[Tensor, "_ _"]],
+    trust: Sequence[Float[Tensor, "_ _"]],
     *,
     count: int,
     radius_factor: float,

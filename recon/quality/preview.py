@@ -17,7 +17,17 @@ from ..posed import PosedViews
 from ..records import Gaussians, Rasterizer
 
 TURBO = np.array(
-    [[48, 18, 59], [70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34], [210, 49, 5], [122, 4, 3]]
+    [
+        [48, 18, 59],
+        [70, 107, 227],
+        [40, 187, 236],
+        [49, 242, 153],
+        [162, 252, 60],
+        [237, 208, 58],
+        [251, 128, 34],
+        [210, 49, 5],
+        [122, 4, 3],
+    ]
 )
 """Nine stops of the Turbo colour map (Mikhailov, Google AI blog 2019), interpolated linearly."""
 
