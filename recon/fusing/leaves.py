@@ -7,10 +7,11 @@ Does not: decide which pixels a view owns (``recon.fusing.ownership``) or how ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ..geometry import rays_cam, rgb_to_sh0, rotations_to_quats
@@ -30,15 +31,15 @@ MIN_FACING = 0.25
 class Pyramid:
     """Masked moments of one view's pixels over blocks of every size, from which leaves are cut."""
 
-    sums: tuple[Float[Tensor, "_ _ 13"], ...]
-    """Per size: n, x, y, xx, xy, yy, d, dx, dy, dd, r, g, b summed over drawn pixels; x y relative to the block centre in
-    pixels, d inverse depth relative to its mean in the coarsest block."""
+    sums: tuple[Float[Tensor, "13 _ _"], ...]
+    """Per size: n, x, y, xx, xy, yy, d, dx, dy, dd, r, g, b summed over drawn pixels; x y in pixels from the centre of the
+    coarsest block around, d inverse depth less ``reference``."""
     error: tuple[Float[Tensor, "_ _"], ...]
     """Per size: what is lost when the block is one Gaussian, in units of squared colour summed over pixels and channels."""
     reference: Float[Tensor, "h w"]
     """Mean inverse depth of each coarsest block."""
-    smallest: Int[Tensor, "h w"]
-    """Per coarsest block, index into SIZES of the finest size allowed."""
+    levels: int
+    """How many sizes, coarse to fine, may be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +65,17 @@ class Leaves:
         return len(self.level)
 
 
-def _pool(maps: Float[Tensor, "C H W"], size: int) -> Float[Tensor, "h w C"]:
-    return torch.nn.functional.avg_pool2d(maps[None], size)[0].permute(1, 2, 0) * (size * size)
+def _pool(maps: Float[Tensor, "C H W"], size: int) -> Float[Tensor, "C h w"]:
+    return torch.nn.functional.avg_pool2d(maps[None], size)[0] * (size * size)
 
 
-def _pad(maps: Tensor, mode_value: float = 0.0) -> Tensor:
+def _grow(maps: Shaped[Tensor, "*C h w"], factor: int) -> Shaped[Tensor, "*C H W"]:
+    return maps.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def _pad(maps: Float[Tensor, "C H W"]) -> Float[Tensor, "C H2 W2"]:
     height, width = maps.shape[-2:]
-    big = SIZES[0]
-    return torch.nn.functional.pad(maps, (0, -width % big, 0, -height % big), value=mode_value)
+    return torch.nn.functional.pad(maps, (0, -width % SIZES[0], 0, -height % SIZES[0]))
 
 
 def build_pyramid(
@@ -92,79 +96,85 @@ def build_pyramid(
         finest: smallest block side allowed, one of SIZES.
         boost: factor on the price of each pixel (importance); None means 1.
     """
-    m = drawn.float()
-    inverse = torch.where(drawn, 1.0 / depth.clamp_min(1e-8), torch.zeros_like(depth))
-    coarse = _pool(_pad(torch.stack([m, inverse])), SIZES[0])
-    reference = coarse[..., 1] / coarse[..., 0].clamp_min(1e-6)
     big = SIZES[0]
-    spread = reference.repeat_interleave(big, 0).repeat_interleave(big, 1)[: depth.shape[0], : depth.shape[1]]
-    d = (inverse - spread) * m
-    rgb = image.permute(2, 0, 1) * m
-    price = m if boost is None else m * boost
-    sums, errors = [], []
-    for size in SIZES:
-        y = ((torch.arange(depth.shape[0]) % size) + 0.5 - size / 2)[:, None].expand_as(depth)
-        x = ((torch.arange(depth.shape[1]) % size) + 0.5 - size / 2)[None].expand_as(depth)
-        maps = torch.stack(
-            [m, m * x, m * y, m * x * x, m * x * y, m * y * y, d, d * x, d * y, d * d, *rgb, *(rgb * image.permute(2, 0, 1)), price]
-        )
-        pooled = _pool(_pad(maps), size)
-        s, squares, priced = pooled[..., :13], pooled[..., 13:16], pooled[..., 16]
-        n = s[..., 0].clamp_min(1e-6)
-        color_error = (squares - s[..., 10:13] ** 2 / n[..., None]).sum(-1).clamp_min(0)
-        mean_inverse = reference.repeat_interleave(big // size, 0).repeat_interleave(big // size, 1).clamp_min(1e-8)
-        plane = _fit_plane(s)
-        depth_error = (s[..., 9] - plane[..., 0] * s[..., 6] - plane[..., 1] * s[..., 7] - plane[..., 2] * s[..., 8]).clamp_min(0)
-        relative = (depth_error / mean_inverse**2 / PLANE_TOLERANCE**2).minimum(4.0 * n)
-        errors.append((color_error + relative * COLOR_TOLERANCE**2) * (priced / n))
-        sums.append(s)
-    limit = torch.full(reference.shape, SIZES.index(finest), dtype=torch.long)
-    return Pyramid(sums=tuple(sums), error=tuple(errors), reference=reference, smallest=limit)
+    m = _pad(drawn.float()[None])[0]
+    inverse = _pad(torch.where(drawn, 1.0 / depth.clamp_min(1e-8), torch.zeros_like(depth))[None])[0]
+    coarse = _pool(torch.stack([m, inverse]), big)
+    reference = coarse[1] / coarse[0].clamp_min(1e-6)
+    d = (inverse - _grow(reference, big)) * m
+    y = ((torch.arange(m.shape[0]) % big) + 0.5 - big / 2)[:, None] * m
+    x = ((torch.arange(m.shape[1]) % big) + 0.5 - big / 2)[None] * m
+    rgb = _pad(image.permute(2, 0, 1)) * m
+    price = m if boost is None else m * _pad(boost[None])[0]
+    sums = torch.stack([m, x, y, x * x, x * y, y * y, d, d * x, d * y, d * d, *rgb, (rgb * rgb).sum(0), price])
+    per_size, errors = [], []
+    for size in reversed(SIZES):
+        if size > 1:
+            sums = _pool(sums, 2)
+        n = sums[0].clamp_min(1e-6)
+        color_error = (sums[13] - (sums[10:13] ** 2).sum(0) / n).clamp_min(0)
+        residual = _fit_plane(sums[:10])[3]
+        mean_inverse = _grow(reference, big // size).clamp_min(1e-8)
+        relative = (residual / (mean_inverse * PLANE_TOLERANCE) ** 2).minimum(4.0 * n)
+        errors.append((color_error + relative * COLOR_TOLERANCE**2) * (sums[14] / n))
+        per_size.append(sums[:13])
+    levels = SIZES.index(finest) + 1
+    return Pyramid(sums=tuple(reversed(per_size)), error=tuple(reversed(errors)), reference=reference, levels=levels)
 
 
-def _fit_plane(s: Float[Tensor, "*N 13"]) -> Float[Tensor, "*N 3"]:
-    """Least-squares plane d = a + b x + c y from moments, slightly ridged so that a lone pixel gives b = c = 0."""
-    n = s[..., 0].clamp_min(1e-6)
-    mx, my, md = s[..., 1] / n, s[..., 2] / n, s[..., 6] / n
-    sxx = s[..., 3] / n - mx * mx + 0.02
-    sxy = s[..., 4] / n - mx * my
-    syy = s[..., 5] / n - my * my + 0.02
-    sxd, syd = s[..., 7] / n - mx * md, s[..., 8] / n - my * md
+def _fit_plane(s: Float[Tensor, "C *N"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Least-squares plane of d over x, y from moments, slightly ridged so that a lone pixel gets no slope.
+
+    Returns:
+        Mean of d, slope along x, slope along y, and the sum of squared residuals.
+    """
+    n = s[0].clamp_min(1e-6)
+    mx, my, md = s[1] / n, s[2] / n, s[6] / n
+    sxx = s[3] / n - mx * mx + 0.02
+    sxy = s[4] / n - mx * my
+    syy = s[5] / n - my * my + 0.02
+    sxd, syd, sdd = s[7] / n - mx * md, s[8] / n - my * md, s[9] / n - md * md
     det = (sxx * syy - sxy * sxy).clamp_min(1e-9)
     b, c = (sxd * syy - syd * sxy) / det, (syd * sxx - sxd * sxy) / det
-    return torch.stack([md - b * mx - c * my, b, c], dim=-1)
+    return md, b, c, (n * (sdd - b * sxd - c * syd)).clamp_min(0)
 
 
 def choose_blocks(pyramid: Pyramid, price: float) -> list[Bool[Tensor, "_ _"]]:
     """Cut every block whose loss exceeds ``price``, top down; returns the leaves of each size as masks."""
     leaves: list[Tensor] = []
     alive = torch.ones_like(pyramid.error[0], dtype=torch.bool)
-    limit = pyramid.smallest
-    for level, size in enumerate(SIZES):
-        alive = alive & (pyramid.sums[level][..., 0] > 0)
-        split = alive & (pyramid.error[level] > price) & (limit > level)
+    for level in range(pyramid.levels):
+        alive = alive & (pyramid.sums[level][0] > 0)
+        split = alive & (pyramid.error[level] > price) if level < pyramid.levels - 1 else torch.zeros_like(alive)
         leaves.append(alive & ~split)
-        if size > 1:
-            alive = split.repeat_interleave(2, 0).repeat_interleave(2, 1)
-            limit = limit.repeat_interleave(2, 0).repeat_interleave(2, 1)
+        alive = _grow(split, 2)
     return leaves
 
 
-def count_blocks(pyramids: list[Pyramid], price: float) -> int:
-    """How many leaves a price gives over all views."""
-    return sum(int(mask.sum()) for pyramid in pyramids for mask in choose_blocks(pyramid, price))
+def price_for_budget(pyramids: Sequence[Pyramid], budget: int) -> float:
+    """The lowest price whose leaves fit the budget.
 
-
-def price_for_budget(pyramids: list[Pyramid], budget: int) -> float:
-    """The lowest price, to within a few percent, whose leaves fit the budget (bisection on its logarithm)."""
-    low, high = 1e-7, 1e4
-    for _ in range(24):
-        middle = (low * high) ** 0.5
-        if count_blocks(pyramids, middle) > budget:
-            low = middle
-        else:
-            high = middle
-    return high
+    A block is cut when its own loss and those of all blocks around it exceed the price, so the smallest of these is the
+    price at which it stops being cut; cutting it adds its non-empty children less one. Sorting these prices once gives
+    the number of leaves at any price.
+    """
+    total, prices, gains = 0, [], []
+    for pyramid in pyramids:
+        total += int((pyramid.sums[0][0] > 0).sum())
+        bound = torch.full_like(pyramid.error[0], torch.inf)
+        for level in range(pyramid.levels - 1):
+            filled = pyramid.sums[level][0] > 0
+            bound = torch.minimum(bound, pyramid.error[level])
+            children = _pool((pyramid.sums[level + 1][0] > 0).float()[None], 2)[0]
+            prices.append(bound[filled])
+            gains.append(children[filled] - 1)
+            bound = _grow(bound, 2)
+    if not prices or total >= budget:
+        return float("inf")
+    price, order = torch.cat(prices).sort(descending=True)
+    count = total + torch.cat(gains)[order].double().cumsum(0)
+    fits = int((count <= budget).sum())
+    return 0.0 if fits == len(price) else float(price[fits])
 
 
 def cut_leaves(pyramid: Pyramid, price: float, *, view: int, K: Float[Tensor, "3 3"], T_world_cam: Float[Tensor, "4 4"]) -> Leaves:
@@ -175,27 +185,26 @@ def cut_leaves(pyramid: Pyramid, price: float, *, view: int, K: Float[Tensor, "3
     Blocks of one or two pixels borrow the slopes of the four-pixel block around them, because they cannot tell their own.
     """
     parts = []
-    slopes_from = SIZES.index(4)
-    for level, (mask, size) in enumerate(zip(choose_blocks(pyramid, price), SIZES, strict=True)):
+    slopes_from, big = SIZES.index(4), SIZES[0]
+    for level, mask in enumerate(choose_blocks(pyramid, price)):
         rows, cols = torch.nonzero(mask, as_tuple=True)
         if len(rows) == 0:
             continue
-        s = pyramid.sums[level][rows, cols]
-        n = s[:, :1]
-        plane = _fit_plane(s)
+        s = pyramid.sums[level][:, rows, cols]
+        n = s[0]
+        mean_d, b, c, _ = _fit_plane(s)
         if level > slopes_from:
-            step = SIZES[slopes_from] // size
-            parent = _fit_plane(pyramid.sums[slopes_from][rows // step, cols // step])
-            plane = torch.cat([plane[:, :1], parent[:, 1:]], dim=1)
-        big = SIZES[0] // size
-        base = pyramid.reference[rows // big, cols // big]
-        center = torch.stack([(cols + 0.5) * size, (rows + 0.5) * size], dim=-1) + s[:, 1:3] / n
-        inverse = base + s[:, 6] / n[:, 0]
-        moment = torch.stack([s[:, 3], s[:, 4], s[:, 4], s[:, 5]], dim=-1) / n
-        offset = s[:, 1:3] / n
-        covariance = moment.reshape(-1, 2, 2) - offset[:, :, None] * offset[:, None, :] + torch.eye(2) / 12
-        geometry = _plane_gaussians(center, inverse.clamp_min(1e-8), plane[:, 1:], 12 * covariance, K)
-        parts.append((torch.full_like(rows, level), torch.stack([rows, cols], dim=-1), n[:, 0], *geometry, s[:, 10:13] / n))
+            step = SIZES[slopes_from] // SIZES[level]
+            _, b, c, _ = _fit_plane(pyramid.sums[slopes_from][:, rows // step, cols // step])
+        across = big // SIZES[level]
+        offset = torch.stack([s[1], s[2]], dim=-1) / n[:, None]
+        coarse = torch.stack([cols // across, rows // across], dim=-1)
+        center = (coarse + 0.5) * big + offset
+        inverse = (pyramid.reference[rows // across, cols // across] + mean_d).clamp_min(1e-8)
+        moment = (torch.stack([s[3], s[4], s[4], s[5]], dim=-1) / n[:, None]).reshape(-1, 2, 2)
+        covariance = moment - offset[:, :, None] * offset[:, None, :] + torch.eye(2) / 12
+        geometry = _plane_gaussians(center, inverse, torch.stack([b, c], dim=-1), 12 * covariance, K)
+        parts.append((torch.full_like(rows, level), torch.stack([rows, cols], dim=-1), n, *geometry, (s[10:13] / n).T))
     if not parts:
         empty = torch.zeros(0)
         return Leaves(
@@ -249,8 +258,8 @@ def pool_attributes(leaves: Leaves, maps: Float[Tensor, "H W C"], drawn: Bool[Te
     for level, size in enumerate(SIZES):
         at = torch.nonzero(leaves.level == level)[:, 0]
         if len(at):
-            pooled = _pool(stacked, size)[leaves.block[at, 0], leaves.block[at, 1]]
-            out = out.index_copy(0, at, pooled[:, :-1] / pooled[:, -1:].clamp_min(1e-6))
+            pooled = _pool(stacked, size)[:, leaves.block[at, 0], leaves.block[at, 1]]
+            out = out.index_copy(0, at, (pooled[:-1] / pooled[-1:].clamp_min(1e-6)).T)
     return out
 
 
