@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -346,6 +346,7 @@ class Scene:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Rasterizer(Protocol):
     """Draws Gaussians from cameras of one common size. Differentiable in Gaussians, ``T_world_cam`` and ``K``."""
 
