@@ -23,7 +23,9 @@ PLANE_TOLERANCE = 0.01
 """Relative depth error off the block's plane that costs as much as a colour error of COLOR_TOLERANCE."""
 COLOR_TOLERANCE = 0.04
 """Colour error in [0, 1] against which depth errors are weighed."""
-MIN_FACING = 0.25
+SLOPE_SHRINK = 0.5
+"""Weight of a plane's residual variance against its explained variance when its slope is shrunk."""
+MIN_FACING = 0.3
 """Cosine to the viewing ray below which a plane's slant is not believed."""
 
 
@@ -125,8 +127,11 @@ def build_pyramid(
 def _fit_plane(s: Float[Tensor, "C *N"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Least-squares plane of d over x, y from moments, slightly ridged so that a lone pixel gets no slope.
 
+    Slopes are shrunk where the residual is not small against what they explain, because a slope read from noise turns a
+    block into a needle.
+
     Returns:
-        Mean of d, slope along x, slope along y, and the sum of squared residuals.
+        Mean of d, slope along x, slope along y, and the sum of squared residuals of the unshrunk plane.
     """
     n = s[0].clamp_min(1e-6)
     mx, my, md = s[1] / n, s[2] / n, s[6] / n
@@ -136,7 +141,10 @@ def _fit_plane(s: Float[Tensor, "C *N"]) -> tuple[Tensor, Tensor, Tensor, Tensor
     sxd, syd, sdd = s[7] / n - mx * md, s[8] / n - my * md, s[9] / n - md * md
     det = (sxx * syy - sxy * sxy).clamp_min(1e-9)
     b, c = (sxd * syy - syd * sxy) / det, (syd * sxx - sxd * sxy) / det
-    return md, b, c, (n * (sdd - b * sxd - c * syd)).clamp_min(0)
+    explained = (b * sxd + c * syd).clamp_min(0)
+    residual = (sdd - explained).clamp_min(0)
+    trust = explained / (explained + SLOPE_SHRINK * residual).clamp_min(1e-20)
+    return md, b * trust, c * trust, n * residual
 
 
 def choose_blocks(pyramid: Pyramid, price: float) -> list[Bool[Tensor, "_ _"]]:

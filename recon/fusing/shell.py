@@ -17,6 +17,10 @@ from ..posed import PosedViews
 from ..records import Gaussians
 
 
+SPILL = 60.0
+"""Sharpness of the spread of colours into unseen directions, per unit of cosine (about 10 degrees wide)."""
+
+
 def fibonacci_directions(count: int) -> Float[Tensor, "N 3"]:
     """Evenly spread unit directions.
 
@@ -41,10 +45,10 @@ def build_shell(
 
     The sphere is centred on the cameras and reaches ``radius_factor`` times the farthest depth. Each direction takes the
     mean colour of the views that see it, weighted towards untrusted and far pixels, from a blurred copy of the photo.
-    Directions that no view sees are dropped.
+    Directions that no view sees take the colours of the nearest seen ones, softly, so that a step aside meets no hole.
 
     Args:
-        count: directions on the whole sphere; only seen ones are kept.
+        count: directions on the whole sphere.
         radius_factor: radius over the 95% quantile of the depths, > 1.
     """
     cameras = posed.cameras
@@ -72,10 +76,13 @@ def build_shell(
         taken = sample_image(blurred, pixels[seen] * scale)
         color[seen] += taken[:, :3]
         total[seen] += taken[:, 3]
-    kept = total > 1e-4
-    if not kept.any():
+    seen = total > 1e-4
+    if not seen.any():
         return None
-    directions, points = directions[kept], points[kept]
+    rgb = torch.empty(count, 3)
+    rgb[seen] = color[seen] / total[seen][:, None]
+    nearness = torch.softmax(SPILL * (directions[~seen] @ directions[seen].T), dim=-1)
+    rgb[~seen] = nearness @ rgb[seen]
     helper = torch.where(directions[:, :1].abs() < 0.9, torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
     first = torch.nn.functional.normalize(torch.linalg.cross(directions, helper), dim=-1)
     rotation = torch.stack([first, torch.linalg.cross(directions, first), directions], dim=-1)
@@ -86,5 +93,5 @@ def build_shell(
         quats=rotations_to_quats(rotation),
         scales=scales.expand(len(points), 3).clone(),
         opacities=torch.full((len(points),), 0.98),
-        sh=rgb_to_sh0(color[kept] / total[kept][:, None])[:, None],
+        sh=rgb_to_sh0(rgb)[:, None],
     )
