@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from recon.progress import Progress, ProgressEvent
 
+Quiet = tyro.conf.FlagCreatePairsOff[bool]
+"""A flag without its `--no-` twin."""
 LABELS = {
     "photos": "Reading photos",
     "cameras": "Finding cameras",
@@ -60,8 +63,8 @@ class _Lines:
             return
         self.next_fraction = 0.5 if event.fraction < 0.5 else (1.0 if event.fraction < 1.0 else 2.0)
         note = f": {event.message}" if event.message else ""
-        left = time_left(event)
-        self.console.print(f"{LABELS.get(event.stage, event.stage)} {event.fraction:4.0%}{left}{note}", markup=False, highlight=False)
+        line = f"{LABELS.get(event.stage, event.stage)} {event.fraction:4.0%}{time_left(event)}{note}"
+        self.console.print(line, markup=False, highlight=False)
 
 
 def time_left(event: ProgressEvent) -> str:

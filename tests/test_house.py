@@ -9,8 +9,9 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import helpers
 import pytest
+
+import helpers
 
 MAY_IMPORT = {
     "recon": set(),

@@ -1,0 +1,158 @@
+"""The command `recon`: pick a command, read its flags, run it, turn errors into words and exit codes.
+
+Input: command-line words. Output: an exit code.
+Does not: do the work; every command lives beside the thing it drives and is imported only when asked for, so that
+`recon --help` answers at once.
+
+Exit codes: 0 done; 1 some folders of a batch failed, or an internal error; 2 wrong usage, input or machine; 3 these photos
+cannot be reconstructed (a batch: none could); 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from recon import __version__
+from recon.errors import UserError
+from recon.progress import Cancelled
+
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives."""
+
+    summary: str
+    """One line of the overview."""
+    module: str
+    """Module with the record of its arguments and the function that runs it."""
+    arguments: str
+    """Name of the record."""
+    function: str
+    """Name of the function: record -> exit code."""
+
+
+COMMANDS = {
+    "run": Command("photos -> splats, cameras, preview, video, report", "app.run", "RunArguments", "run"),
+    "view": Command("walk round a scene in the browser", "app.scene_commands", "ViewArguments", "view"),
+    "app": Command("a local web page: drop photos, watch, look, download", "app.page", "PageArguments", "serve"),
+    "batch": Command("one run for each sub-folder of a folder", "app.batch", "BatchArguments", "batch"),
+    "render": Command("pictures of a scene from its cameras, or a video", "app.scene_commands", "RenderArguments", "render"),
+    "export": Command("write a scene as another file", "app.scene_commands", "ExportArguments", "export"),
+    "info": Command("what a scene is made of", "app.scene_commands", "InfoArguments", "info"),
+    "doctor": Command("what this machine offers and which parts will be used", "app.doctor", "DoctorArguments", "doctor"),
+    "train": Command("train a network from procedural scenes", "app.train", "TrainArguments", "train"),
+}
+"""Command -> where it lives, in the order of the overview."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0 if words else EXIT_USAGE
+    if words[0] in ("-V", "--version"):
+        sys.stdout.write(f"recon {__version__}\n")
+        return 0
+    if words[0] not in COMMANDS:
+        sys.stderr.write(f"recon: no command {words[0]!r}; there are: {', '.join(COMMANDS)}\n")
+        return EXIT_USAGE
+    return _guarded(COMMANDS[words[0]], words)
+
+
+def overview() -> str:
+    """Text of `recon --help`."""
+    lines = [f"  {name:<8} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: recon COMMAND ...",
+            "",
+            "Photos in, 3D Gaussian splats out. `recon COMMAND --help` lists the flags of a command.",
+            "",
+            *lines,
+            "",
+            "A first try:  recon run my_photos/ -o out/my_scene && recon view out/my_scene",
+            "",
+            "exit codes: 0 done, 1 part of a batch failed or an internal error, 2 wrong usage, input or machine,",
+            "            3 these photos cannot be reconstructed, 130 stopped by Ctrl-C",
+            "",
+        ]
+    )
+
+
+def _guarded(command: Command, words: list[str]) -> int:
+    """Run a command; what a person can act on is said in words, anything else is a fault of ours and keeps its traceback."""
+    from .console import say, say_error
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up the way Ctrl-C does
+    try:
+        module = import_module(command.module)
+        arguments = parse(getattr(module, command.arguments), words[1:], f"recon {words[0]}")
+        return getattr(module, command.function)(arguments)
+    except UserError as error:
+        if "--json" in words:
+            sys.stdout.write(json.dumps({"error": error.reason, "remedy": error.remedy, "exit_code": error.exit_code}) + "\n")
+        say_error(error.reason, error.remedy)
+        return error.exit_code
+    except (KeyboardInterrupt, Cancelled):
+        say("Stopped.")
+        return EXIT_STOPPED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; there is nobody to tell
+        return EXIT_INTERNAL
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def parse(record: type, words: Sequence[str], program: str) -> Any:
+    """Read flags into ``record``; nested records lose their prefix, so that `--max-gaussians` is enough.
+
+    Raises:
+        SystemExit: the words do not fit (code 2), or help was asked for (code 0).
+    """
+    import tyro
+
+    return tyro.cli(record, args=list(words), prog=program, registry=_registry(), config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _registry() -> Any:
+    """Teach tyro to read a holdout as ``K[:OFFSET]``."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    from recon.config import Holdout
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type not in (Holdout, Holdout | None):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="K[:OFFSET]",
+            instance_from_str=lambda words: None if words[0] == "none" else Holdout.parse(words[0]),
+            is_instance=lambda value: value is None or isinstance(value, Holdout),
+            str_from_instance=lambda value: ["none" if value is None else f"{value.every}:{value.offset}"],
+        )
+
+    return registry
+
+
+if __name__ == "__main__":
+    sys.exit(main())
