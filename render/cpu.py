@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,6 +49,13 @@ class _Settings:
         return np.ones(self.tile_shape, np.bool_) if self.wanted is None else self.wanted[view]
 
 
+def aligned_empty(rows: int, columns: int) -> np.ndarray:
+    """Uninitialised float32 ``rows columns`` that starts on a cache line, so that a 16-float row is one line."""
+    memory = np.empty(rows * columns + 16, np.float32)
+    skip = -memory.ctypes.data % 64 // 4
+    return memory[skip : skip + rows * columns].reshape(rows, columns)
+
+
 @dataclass
 class _View:
     """One drawn view: what the backward pass and the extra outputs need."""
@@ -57,76 +63,76 @@ class _View:
     camera: np.ndarray
     splats: np.ndarray
     ids: np.ndarray
-    order: np.ndarray
+    slots: np.ndarray
+    totals: np.ndarray
+    bases: np.ndarray
     starts: np.ndarray
     hit_rows: np.ndarray
     hit_slots: np.ndarray
-    first_slots: np.ndarray
     tile_order: np.ndarray
     saved: np.ndarray
     seen: np.ndarray
-    dropped: int
+
+    @property
+    def slot_count(self) -> int:
+        return int(self.totals[:, 2].sum())
 
 
 def _draw_view(arrays, camera: np.ndarray, settings: _Settings, wanted: np.ndarray, pictures, keep: bool) -> _View:
     count = arrays[0].shape[0]
-    parts = -(-count // projection.PART)
-    splats, ids = np.empty((count, layout.SPLAT), np.float32), np.empty(count, np.int32)
-    kept, dropped = np.zeros(parts, np.int64), np.zeros(parts, np.int64)
-    numba.set_parallel_chunksize(1)
-    projection.project(*arrays, settings.sh_count, camera, settings.antialiased, splats, ids, kept, dropped)
-    numba.set_parallel_chunksize(0)
-    order = depth_order(splats, kept)
-    starts, hit_rows, hit_slots, first_slots = bin_splats(
-        order, splats, settings.width, settings.height, wanted, keep or settings.linked
-    )
-    tiles = wanted.size
+    splats, ids = aligned_empty(count, layout.SPLAT), np.empty(count, np.int32)
+    words, slots = np.empty(count, np.int64), np.empty(count, np.int32)
+    totals = np.zeros((-(-count // projection.PART), 3), np.int64)
+    with jit.chunks(1):
+        projection.project(*arrays, settings.sh_count, camera, settings.antialiased, splats, words, slots, ids, totals)
+    bases = np.cumsum(totals[:, 2]) - totals[:, 2]
+    order = depth_order(splats, np.ascontiguousarray(totals[:, 0]))
+    linked = keep or settings.linked
+    starts, hit_rows, hit_slots = bin_splats(order, splats, words, slots, bases, settings.width, settings.height, wanted, linked)
     tile_order = np.argsort(-np.diff(starts), kind="stable")
-    saved = np.empty((tiles if keep else 0, 2, forward.PIXELS), np.float32)
-    seen = np.zeros(tiles if keep else 0, np.int64)
-    numba.set_parallel_chunksize(4)
-    forward.draw(tile_order, starts, hit_rows, splats, settings.background, wanted.shape[1], *pictures, saved, seen)
-    numba.set_parallel_chunksize(0)
-    return _View(camera, splats, ids, order, starts, hit_rows, hit_slots, first_slots, tile_order, saved, seen, int(dropped.sum()))
+    saved = np.empty((wanted.size if keep else 0, 2, forward.PIXELS), np.float32)
+    seen = np.zeros(wanted.size if keep else 0, np.int64)
+    with jit.chunks(4):
+        forward.draw(tile_order, starts, hit_rows, splats, settings.background, wanted.shape[1], *pictures, saved, seen)
+    return _View(camera, splats, ids, slots, totals, bases, starts, hit_rows, hit_slots, tile_order, saved, seen)
 
 
 def _view_gradients(view: _View, arrays, settings: _Settings, columns: int, pictures, picture_gradients, gradients) -> np.ndarray:
     """Add one view's gradients to ``gradients`` and return those of its camera."""
-    sums = np.empty((view.hit_rows.size, layout.HIT_GRADIENT), np.float32)
-    touched = np.zeros(view.hit_rows.size, np.bool_)
-    numba.set_parallel_chunksize(4)
-    backward.gather(
-        view.tile_order,
-        view.starts,
-        view.hit_rows,
-        view.hit_slots,
-        view.splats,
-        settings.background,
-        columns,
-        view.saved,
-        view.seen,
-        pictures,
-        picture_gradients,
-        sums,
-        touched,
-    )
-    parts = -(-view.order.size // reduce.PART)
-    camera_gradients = np.zeros((parts, layout.CAMERA_GRADIENT))
-    numba.set_parallel_chunksize(1)
-    reduce.reduce(
-        view.order,
-        view.ids,
-        view.first_slots,
-        sums,
-        touched,
-        arrays,
-        settings.sh_count,
-        view.camera,
-        settings.antialiased,
-        gradients,
-        camera_gradients,
-    )
-    numba.set_parallel_chunksize(0)
+    sums = aligned_empty(view.slot_count, layout.HIT_GRADIENT)
+    touched = np.zeros(view.slot_count, np.bool_)
+    with jit.chunks(4):
+        backward.gather(
+            view.tile_order,
+            view.starts,
+            view.hit_rows,
+            view.hit_slots,
+            view.splats,
+            settings.background,
+            columns,
+            view.saved,
+            view.seen,
+            pictures,
+            picture_gradients,
+            sums,
+            touched,
+        )
+    camera_gradients = np.zeros((len(view.totals), layout.CAMERA_GRADIENT))
+    with jit.chunks(1):
+        reduce.reduce(
+            view.totals,
+            view.bases,
+            view.ids,
+            view.slots,
+            sums,
+            touched,
+            arrays,
+            settings.sh_count,
+            view.camera,
+            settings.antialiased,
+            gradients,
+            camera_gradients,
+        )
     return camera_gradients.sum(axis=0)
 
 
@@ -184,26 +190,25 @@ def _extra_pictures(view: _View, arrays, settings: _Settings, options: RasterOpt
     normals = np.empty((len(view.splats) if options.normals else 0, 3), np.float32)
     median_out = np.empty(size, np.float32)
     normals_out = np.empty((*size, 3) if options.normals else (0, 0, 3), np.float32)
-    hit_weights = np.zeros(view.hit_slots.size if options.contribution else 0, np.float32)
+    hit_weights = np.zeros(view.slot_count if options.contribution else 0, np.float32)
     if options.normals:
-        extras.splat_normals(view.order, view.ids, means, quats, scales, view.camera, normals)
-    numba.set_parallel_chunksize(4)
-    extras.draw_extras(
-        view.tile_order,
-        view.starts,
-        view.hit_rows,
-        view.hit_slots,
-        view.splats,
-        normals,
-        settings.tile_shape[1],
-        median_out,
-        normals_out,
-        hit_weights,
-    )
-    numba.set_parallel_chunksize(0)
+        extras.splat_normals(view.totals, view.ids, means, quats, scales, view.camera, normals)
+    with jit.chunks(4):
+        extras.draw_extras(
+            view.tile_order,
+            view.starts,
+            view.hit_rows,
+            view.hit_slots,
+            view.splats,
+            normals,
+            settings.tile_shape[1],
+            median_out,
+            normals_out,
+            hit_weights,
+        )
     contribution = np.zeros(means.shape[0] if options.contribution else 0, np.float32)
     if options.contribution:
-        extras.sum_contributions(view.order, view.ids, view.first_slots, hit_weights, contribution)
+        extras.sum_contributions(view.totals, view.bases, view.ids, view.slots, hit_weights, contribution)
     return median_out, normals_out, contribution
 
 

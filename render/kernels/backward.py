@@ -14,11 +14,11 @@ import numba
 import numpy as np
 
 from ..constants import ALPHA_CAP, TILE
-from .binning import pixel_rows
 from .forward import LOG2_ALPHA_MIN, PIXELS
 from .jit import inlined, kernel, parallel
 from .lanes import divide, exp2, fma, fnma, lane_centers, load, minimum, prefetch, select_ge, splat, store, store_sums
 from .layout import BLUE, CURVE_Y, DEPTH, EXTENT_Y, GREEN, HIT_GRADIENT, LOG2_OPACITY, MEAN_X, MEAN_Y, RED, SLOPE_X, SLOPE_Y
+from .tiles import pixel_interval
 
 _CAP = np.float32(ALPHA_CAP)
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
@@ -58,7 +58,7 @@ def gather_hits(begin, end, hit_rows, hit_slots, splats, left, top, state, sums,
         prefetch(flat, 16 * hit_rows[max(hit - _AHEAD, begin)])
         base = 16 * hit_rows[hit]
         offset_y = np.float32(top) + np.float32(0.5) - flat[base + MEAN_Y]
-        low, high = pixel_rows(flat[base + MEAN_Y] - np.float32(top), flat[base + EXTENT_Y], 0, TILE - 1)
+        low, high = pixel_interval(flat[base + MEAN_Y] - np.float32(top), flat[base + EXTENT_Y], 0, TILE - 1)
         slope_x, slope_y = flat[base + SLOPE_X], flat[base + SLOPE_Y]
         curve_y, log2_opacity = flat[base + CURVE_Y], flat[base + LOG2_OPACITY]
         red, green, blue = splat(flat[base + RED]), splat(flat[base + GREEN]), splat(flat[base + BLUE])

@@ -10,7 +10,6 @@ import numba
 import numpy as np
 
 from ..constants import ALPHA_CAP, TILE, TRANSMITTANCE_STOP
-from .binning import pixel_rows
 from .forward import LOG2_ALPHA_MIN, PIXELS, live_rows, start_tile
 from .jit import kernel, parallel
 from .lanes import (
@@ -28,7 +27,8 @@ from .lanes import (
     store_sums,
 )
 from .layout import CURVE_Y, DEPTH, EXTENT_Y, LOG2_OPACITY, MEAN_X, MEAN_Y, SLOPE_X, SLOPE_Y, TRANSLATION
-from .projection import quaternion_axes
+from .projection import PART, quaternion_axes
+from .tiles import pixel_interval
 
 _CAP, _STOP = np.float32(ALPHA_CAP), np.float32(TRANSMITTANCE_STOP)
 _HALF = np.float32(0.5)
@@ -38,9 +38,8 @@ PLANES = 5
 
 
 @kernel
-def _normals_part(begin, end, order, ids, means, quats, scales, camera, normals):
-    for i in range(begin, end):
-        row = order[i]
+def _normals_part(begin, end, ids, means, quats, scales, camera, normals):
+    for row in range(begin, end):
         g = ids[row]
         axes = quaternion_axes(float(quats[g, 0]), float(quats[g, 1]), float(quats[g, 2]), float(quats[g, 3]))
         nx, ny, nz = axes[0], axes[3], axes[6]
@@ -62,11 +61,10 @@ def _normals_part(begin, end, order, ids, means, quats, scales, camera, normals)
 
 
 @parallel
-def splat_normals(order, ids, means, quats, scales, camera, normals):
+def splat_normals(totals, ids, means, quats, scales, camera, normals):
     """Write the shortest axis of every splat, in the camera frame and facing the camera, to ``M 3``."""
-    parts = (order.size + 4095) // 4096
-    for part in numba.prange(parts):
-        _normals_part(part * 4096, min(order.size, part * 4096 + 4096), order, ids, means, quats, scales, camera, normals)
+    for part in numba.prange(totals.shape[0]):
+        _normals_part(part * PART, part * PART + totals[part, 0], ids, means, quats, scales, camera, normals)
 
 
 @kernel
@@ -90,7 +88,7 @@ def _draw_tile(tile, starts, hit_rows, hit_slots, splats, normals, columns_of_ti
                 break
         base = 16 * hit_rows[hit]
         offset_y = np.float32(top) + np.float32(0.5) - flat[base + MEAN_Y]
-        low, high = pixel_rows(flat[base + MEAN_Y] - np.float32(top), flat[base + EXTENT_Y], first, last)
+        low, high = pixel_interval(flat[base + MEAN_Y] - np.float32(top), flat[base + EXTENT_Y], first, last)
         depth, total = splat(flat[base + DEPTH]), zero
         across = (lane_centers() + splat(np.float32(left) - flat[base + MEAN_X])) * splat(flat[base + SLOPE_X])
         for row in range(low, high + 1):
@@ -137,10 +135,14 @@ def draw_extras(tile_order, starts, hit_rows, hit_slots, splats, normals, column
 
 
 @kernel
-def sum_contributions(order, ids, first_slots, hit_weights, contribution):
-    """Add each splat's hit weights to its Gaussian's entry of ``contribution`` (N, zero on entry)."""
-    for i in range(order.size):
-        total = 0.0
-        for slot in range(first_slots[i], first_slots[i + 1]):
-            total += hit_weights[slot]
-        contribution[ids[order[i]]] = total
+def sum_contributions(totals, bases, ids, slots, hit_weights, contribution):
+    """Sum each splat's hit weights into its Gaussian's entry of ``contribution`` (N, zero on entry)."""
+    for part in range(totals.shape[0]):
+        kept = totals[part, 0]
+        for i in range(kept):
+            row = part * PART + i
+            last_slot = slots[row + 1] if i + 1 < kept else totals[part, 2]
+            total = 0.0
+            for slot in range(bases[part] + slots[row], bases[part] + last_slot):
+                total += hit_weights[slot]
+            contribution[ids[row]] = total

@@ -14,7 +14,6 @@ import numba
 import numpy as np
 
 from ..constants import ALPHA_CAP, ALPHA_MIN, TILE, TRANSMITTANCE_STOP
-from .binning import pixel_rows
 from .jit import inlined, kernel, parallel
 from .lanes import (
     any_positive,
@@ -35,6 +34,7 @@ from .lanes import (
     store,
 )
 from .layout import BLUE, CURVE_Y, DEPTH, EXTENT_Y, GREEN, LOG2_OPACITY, MEAN_X, MEAN_Y, RED, SLOPE_X, SLOPE_Y
+from .tiles import pixel_interval
 
 PIXELS = TILE * TILE
 LOG2_ALPHA_MIN = np.float32(np.log2(ALPHA_MIN))
@@ -85,7 +85,7 @@ def composite(begin, end, hit_rows, splats, left, top, state):
         prefetch(flat, 16 * hit_rows[min(hit + _AHEAD, end - 1)])
         base = 16 * hit_rows[hit]
         offset_y = np.float32(top) + np.float32(0.5) - flat[base + MEAN_Y]
-        low, high = pixel_rows(flat[base + MEAN_Y] - np.float32(top), flat[base + EXTENT_Y], first, last)
+        low, high = pixel_interval(flat[base + MEAN_Y] - np.float32(top), flat[base + EXTENT_Y], first, last)
         slope_x, slope_y, curve_y, log2_opacity = (
             flat[base + SLOPE_X],
             flat[base + SLOPE_Y],

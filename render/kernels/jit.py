@@ -111,3 +111,13 @@ def guard() -> Iterator[None]:
     else:
         with _launch:
             yield
+
+
+@contextlib.contextmanager
+def chunks(size: int) -> Iterator[None]:
+    """Hand out ``prange`` work of the launches within in chunks of ``size``, so that slow parts are shared out evenly."""
+    before = numba.set_parallel_chunksize(size)
+    try:
+        yield
+    finally:
+        numba.set_parallel_chunksize(before)

@@ -16,9 +16,9 @@ SPLAT = 16
 MEAN_X, MEAN_Y = 0, 1
 SLOPE_X, SLOPE_Y, CURVE_Y, LOG2_OPACITY = 2, 3, 4, 5
 RED, GREEN, BLUE, DEPTH = 6, 7, 8, 9
-# The ellipse where alpha = 1/255, for tile tests: |dx| <= EXTENT_X, |dy| <= EXTENT_Y, and at a given dy
+# The ellipse where alpha = 1/255, for tile tests: |dy| <= EXTENT_Y, and at a given dy
 # dx = SKEW dy +- sqrt(WIDTH2 - NARROW dy^2); the largest dx is reached at dy = TIP_Y.
-EXTENT_X, EXTENT_Y, SKEW, TIP_Y, WIDTH2, NARROW = 10, 11, 12, 13, 14, 15
+EXTENT_Y, SKEW, TIP_Y, WIDTH2, NARROW = 10, 11, 12, 13, 14
 
 CAMERA = 24
 """float64 per camera: R_cam_world (9, row major), t_cam_world (3), center_world (3), fx, fy, cx, cy, near, far, width, height."""

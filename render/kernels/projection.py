@@ -19,7 +19,6 @@ from .layout import (
     CENTER,
     CURVE_Y,
     DEPTH,
-    EXTENT_X,
     EXTENT_Y,
     FAR,
     FOCAL_X,
@@ -43,9 +42,12 @@ from .layout import (
     WIDTH2,
 )
 from .sh import sh_basis
+from .tiles import LARGE, fits, pack_head, pack_row, pixel_interval, tile_columns
 
 PART = 4096
 """Gaussians per part. Fixed, so that results do not depend on the number of threads."""
+LARGEST_PX = 1e18
+"""A splat beyond this cannot be drawn in float32; it is dropped like a non-finite one."""
 
 
 @inlined
@@ -110,11 +112,36 @@ def blurred_determinant(xx, yy, det):
     return det + BLUR_PX2 * (xx + yy - BLUR_PX2)
 
 
+@inlined
+def tile_word(width, height, mean_x, mean_y, extent_x, extent_y, skew, tip_y, width2, narrow):
+    """Packed tiles of a splat (see ``tiles``) and how many there are; 0 hits when it reaches no pixel centre."""
+    top, bottom = pixel_interval(mean_y, extent_y, 0, height - 1)
+    left, right = pixel_interval(mean_x, extent_x, 0, width - 1)
+    if top > bottom or left > right:
+        return 0, 0
+    first_row, rows = top >> 4, (bottom >> 4) - (top >> 4) + 1
+    first_column, columns = left >> 4, (right >> 4) - (left >> 4) + 1
+    small = fits(rows, columns)
+    word = pack_head(first_row, rows, first_column) if small else LARGE
+    hits = 0
+    for row in range(rows):
+        first, last = first_column, first_column + columns - 1
+        if (rows > 1 and columns > 1) or not small:
+            first, last = tile_columns(first_row + row, width, mean_x, mean_y, skew, tip_y, width2, narrow)
+            if small:
+                first, last = max(first, first_column), min(last, first_column + columns - 1)
+        count = max(0, last - first + 1)
+        hits += count
+        if small and count > 0:
+            word = pack_row(word, row, first - first_column, count)
+    return word, hits
+
+
 @kernel
-def _project_part(begin, end, means, quats, scales, opacities, sh, sh_count, camera, antialiased, splats, ids):
+def _project_part(begin, end, means, quats, scales, opacities, sh, sh_count, camera, antialiased, splats, words, slots, ids):
     basis = np.empty(16, dtype=np.float64)
     width, height, near, far = camera[WIDTH], camera[HEIGHT], camera[NEAR], camera[FAR]
-    kept, dropped = 0, 0
+    kept, dropped, slot = 0, 0, 0
     for g in range(begin, end):
         wx, wy, wz = float(means[g, 0]), float(means[g, 1]), float(means[g, 2])
         opacity = float(opacities[g])
@@ -140,15 +167,9 @@ def _project_part(begin, end, means, quats, scales, opacities, sh, sh_count, cam
         mean_x, mean_y = camera[FOCAL_X] * x / z + camera[PRINCIPAL_X], camera[FOCAL_Y] * y / z + camera[PRINCIPAL_Y]
         if mean_x + extent_x < 0.0 or mean_x - extent_x > width or mean_y + extent_y < 0.0 or mean_y - extent_y > height:
             continue
-        at = begin + kept
-        narrow = det / (yy * yy)
+        narrow, width2 = det / (yy * yy), q * det / yy
+        skew, tip_y = xy / yy, xy * math.sqrt(q / xx)
         slope = math.sqrt(0.5 * LOG2_E * yy / det)
-        splats[at, MEAN_X], splats[at, MEAN_Y] = mean_x, mean_y
-        splats[at, SLOPE_X], splats[at, SLOPE_Y] = slope, -slope * xy / yy
-        splats[at, CURVE_Y], splats[at, LOG2_OPACITY] = 0.5 * LOG2_E / yy, math.log2(opacity)
-        splats[at, DEPTH] = z
-        splats[at, EXTENT_X], splats[at, EXTENT_Y], splats[at, SKEW] = extent_x, extent_y, xy / yy
-        splats[at, TIP_Y], splats[at, WIDTH2], splats[at, NARROW] = xy * math.sqrt(q / xx), q * det / yy, narrow
         dx, dy, dz = wx - camera[CENTER], wy - camera[CENTER + 1], wz - camera[CENTER + 2]
         n = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
         sh_basis(sh_count, dx * n, dy * n, dz * n, basis)
@@ -157,22 +178,56 @@ def _project_part(begin, end, means, quats, scales, opacities, sh, sh_count, cam
             red += basis[k] * sh[g, k, 0]
             green += basis[k] * sh[g, k, 1]
             blue += basis[k] * sh[g, k, 2]
-        finite = red + green + blue + extent_x + extent_y + mean_x + mean_y + slope + q * det
-        if finite - finite != 0.0 or q * det > 1e38:
+        finite = red + green + blue + extent_x + extent_y + mean_x + mean_y + slope + width2
+        if finite - finite != 0.0 or max(width2, extent_x, extent_y, abs(mean_x), abs(mean_y)) > LARGEST_PX:
             dropped += 1
             continue
+        word, hits = tile_word(int(width), int(height), mean_x, mean_y, extent_x, extent_y, skew, tip_y, width2, narrow)
+        if hits == 0:
+            continue
+        at = begin + kept
+        splats[at, MEAN_X], splats[at, MEAN_Y] = mean_x, mean_y
+        splats[at, SLOPE_X], splats[at, SLOPE_Y] = slope, -slope * skew
+        splats[at, CURVE_Y], splats[at, LOG2_OPACITY] = 0.5 * LOG2_E / yy, math.log2(opacity)
         splats[at, RED], splats[at, GREEN], splats[at, BLUE] = max(red, 0.0), max(green, 0.0), max(blue, 0.0)
+        splats[at, DEPTH] = z
+        splats[at, EXTENT_Y], splats[at, SKEW], splats[at, TIP_Y] = extent_y, skew, tip_y
+        splats[at, WIDTH2], splats[at, NARROW] = width2, narrow
+        words[at] = word
+        slots[at] = slot
+        slot += hits
         ids[at] = g
         kept += 1
-    return kept, dropped
+    return kept, dropped, slot
 
 
 @parallel
-def project(means, quats, scales, opacities, sh, sh_count, camera, antialiased, splats, ids, kept, dropped):
-    """Write the visible splats of part p at rows p * PART ...; kept[p] and dropped[p] count them and the non-finite ones."""
+def project(means, quats, scales, opacities, sh, sh_count, camera, antialiased, splats, words, slots, ids, totals):
+    """Write the visible splats of part p from row p * PART on.
+
+    Args:
+        splats: ``N 16`` float32 out.
+        words: N int64 out, the packed tiles of each splat.
+        slots: N int32 out, how many hits come before each splat in its part.
+        ids: N int32 out, the Gaussian behind each splat.
+        totals: ``parts 3`` int64 out: splats kept, Gaussians dropped as not finite, hits.
+    """
     count = means.shape[0]
-    for part in numba.prange(kept.size):
+    for part in numba.prange(totals.shape[0]):
         begin = part * PART
-        kept[part], dropped[part] = _project_part(
-            begin, min(count, begin + PART), means, quats, scales, opacities, sh, sh_count, camera, antialiased, splats, ids
+        totals[part, 0], totals[part, 1], totals[part, 2] = _project_part(
+            begin,
+            min(count, begin + PART),
+            means,
+            quats,
+            scales,
+            opacities,
+            sh,
+            sh_count,
+            camera,
+            antialiased,
+            splats,
+            words,
+            slots,
+            ids,
         )

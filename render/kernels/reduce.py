@@ -34,10 +34,8 @@ from .layout import (
     TRANSLATION,
     WIDTH,
 )
-from .projection import blurred_determinant, quaternion_axes
+from .projection import PART, blurred_determinant, quaternion_axes
 from .sh import sh_basis, sh_direction_gradient
-
-PART = 4096
 
 
 @inlined
@@ -67,24 +65,25 @@ def quaternion_gradient(w, x, y, z, g):
 
 @kernel
 def _reduce_part(
-    begin, end, order, ids, first_slots, sums, touched, gaussians, sh_count, camera, antialiased, gradients, camera_gradient
+    begin, end, ids, slots, base, hits, sums, touched, gaussians, sh_count, camera, antialiased, gradients, camera_gradient
 ):
     means, quats, scales, opacities, sh = gaussians
     g_means, g_quats, g_scales, g_opacities, g_sh = gradients
     hit = np.empty(10)
     basis, weights, g_axes = np.empty(16), np.empty(16), np.empty(9)
     axes = np.empty(9)
-    for i in range(begin, end):
+    for row in range(begin, end):
         hit[:] = 0.0
         any_hit = False
-        for slot in range(first_slots[i], first_slots[i + 1]):
+        last_slot = slots[row + 1] if row + 1 < end else hits
+        for slot in range(base + slots[row], base + last_slot):
             if touched[slot]:
                 any_hit = True
                 for k in range(10):
                     hit[k] += sums[slot, k]
         if not any_hit:
             continue
-        g = ids[order[i]]
+        g = ids[row]
         wx, wy, wz = float(means[g, 0]), float(means[g, 1]), float(means[g, 2])
         x = camera[0] * wx + camera[1] * wy + camera[2] * wz + camera[TRANSLATION]
         y = camera[3] * wx + camera[4] * wy + camera[5] * wz + camera[TRANSLATION + 1]
@@ -228,22 +227,28 @@ def _reduce_part(
 
 
 @parallel
-def reduce(order, ids, first_slots, sums, touched, gaussians, sh_count, camera, antialiased, gradients, camera_gradients):
+def reduce(totals, bases, ids, slots, sums, touched, gaussians, sh_count, camera, antialiased, gradients, camera_gradients):
     """Add this view's gradients.
 
     Args:
+        totals: ``parts 3`` as ``project`` left them.
+        bases: hits before each part.
+        ids: Gaussian behind each splat row.
+        slots: hits before each splat row in its part.
+        sums: ``hits 16`` of ``backward.gather``; rows with ``touched`` False are not read.
         gaussians: (means, quats, scales, opacities, sh) as given to ``project``.
         gradients: float32 arrays of the same shapes; this view is added.
         camera_gradients: ``parts 19`` float64, zero on entry.
     """
-    for part in numba.prange(camera_gradients.shape[0]):
+    for part in numba.prange(totals.shape[0]):
         begin = part * PART
         _reduce_part(
             begin,
-            min(order.size, begin + PART),
-            order,
+            begin + totals[part, 0],
             ids,
-            first_slots,
+            slots,
+            bases[part],
+            totals[part, 2],
             sums,
             touched,
             gaussians,
