@@ -1,0 +1,1 @@
+"""Optimisation of a scene through the rasteriser: losses, optimiser, schedule, growth, cameras, guard."""
