@@ -1,0 +1,99 @@
+"""What the depth network is asked for: the right plane, the right position, and honest confidence.
+
+Input: network output and exact depth. Output: one scalar, and numbers for the log.
+Does not: know about worlds or optimisers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..mini import MiniConfig, MiniOutput
+
+__all__ = ["Target", "depth_loss", "depth_metrics", "target_position"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """True position in coarse planes at 1/2, 1/4 and 1/8, and where the depth range reaches the surface."""
+
+    position: dict[int, Float[Tensor, "B h w"]]
+    valid: dict[int, Bool[Tensor, "B h w"]]
+    """False in front of the near plane; sky and what lies beyond the far plane count as the far plane."""
+
+
+def target_position(depth: dict[int, Tensor], depth_range: Float[Tensor, "B 2"], planes: int) -> Target:
+    """Count true z-depth in planes of the sweep."""
+    far_inverse = 1.0 / depth_range[:, 1, None, None]
+    step = (1.0 / depth_range[:, 0, None, None] - far_inverse) / (planes - 1)
+    position = {cell: (1.0 / z - far_inverse) / step for cell, z in depth.items()}
+    valid = {cell: p <= planes - 0.5 for cell, p in position.items()}
+    return Target({cell: p.clamp(0, planes - 1) for cell, p in position.items()}, valid)
+
+
+def depth_loss(output: MiniOutput, target: Target, config: MiniConfig) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy over planes and log-error of positions at each stage, and the confidence's cross-entropy.
+
+    ``log(1 + error)`` keeps asking for precision while letting hopeless pixels go.
+    """
+    t2, t4, t8 = (target.position[c] for c in (2, 4, 8))
+    v2, v4, v8 = (target.valid[c].float() for c in (2, 4, 8))
+    center = (config.fine_planes - 1) / 2
+    fine_index = (t4 - output.guess.detach()) / config.fine_step + center
+    reached = v4 * ((fine_index >= 0) & (fine_index <= config.fine_planes - 1))
+    error = (output.position - t2).abs()
+    right = (error.detach() < 0.5) & target.valid[2]
+    parts = {
+        "plane": _mean(_soft_cross_entropy(output.logits, t8), v8),
+        "coarse": _mean(torch.log1p((output.coarse - t8).abs()), v8),
+        "guess": _mean(torch.log1p(2 * (output.guess - t4).abs()), v4),
+        "fine_plane": _mean(_soft_cross_entropy(output.fine_logits, fine_index), reached),
+        "fine": _mean(torch.log1p(4 * (output.fine - t4).abs()), v4),
+        "final": _mean(torch.log1p(4 * error), v2),
+        "confidence": F.binary_cross_entropy_with_logits(output.confidence_logit, right.float()),
+    }
+    weights = {"plane": 0.5, "coarse": 0.3, "guess": 0.5, "fine_plane": 0.3, "fine": 0.3, "final": 1.0, "confidence": 0.3}
+    total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+    return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+@torch.no_grad()
+def depth_metrics(output: MiniOutput, depth: Tensor, predicted: Tensor, target: Target) -> dict[str, float]:
+    """Shares of solid pixels within a plane, half a plane, 1% and 2% of depth, and how far confidence is from the truth."""
+    solid = (depth < 1e20) & target.valid[2] & (target.position[2] > 0)
+    error = (output.position - target.position[2]).abs()[solid]
+    relative = ((predicted - depth).abs() / depth)[solid]
+    confidence = output.confidence_logit.sigmoid()[solid]
+    right = (error < 0.5).float()
+    bins = (confidence * 10).long().clamp(0, 9)
+    counts = torch.bincount(bins, minlength=10).clamp_min(1)
+    gap = (torch.bincount(bins, confidence, 10) - torch.bincount(bins, right, 10)).abs() / counts
+    sure = confidence > 0.5
+    return {
+        "within_plane": float((error < 1).float().mean()),
+        "within_half_plane": float(right.mean()),
+        "within_1%": float((relative < 0.01).float().mean()),
+        "within_2%": float((relative < 0.02).float().mean()),
+        "error_planes": float(error.mean()),
+        "confident": float(sure.float().mean()),
+        "confident_right": float(right[sure].mean()) if bool(sure.any()) else 0.0,
+        "calibration_error": float((gap * counts).sum() / counts.sum()),
+    }
+
+
+def _soft_cross_entropy(logits: Tensor, position: Tensor) -> Tensor:
+    """Cross-entropy against a position split between its two neighbouring hypotheses."""
+    log_probability = logits.log_softmax(dim=1)
+    at = position.clamp(0, logits.shape[1] - 1 - 1e-4)
+    low = at.floor().long()[:, None]
+    share = (at - at.floor())[:, None]
+    return -((1 - share) * log_probability.gather(1, low) + share * log_probability.gather(1, low + 1))[:, 0]
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    return (values * weight).sum() / weight.sum().clamp_min(1.0)

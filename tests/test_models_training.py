@@ -1,0 +1,135 @@
+"""Procedural worlds, losses and the trainer."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models.mini import MiniConfig, MiniOutput
+from models.registry import load_predictor, load_splat_head
+from models.training import raycast
+from models.training.losses import depth_loss, depth_metrics, target_position
+from models.training.photography import photograph
+from models.training.trainer import TrainConfig, train
+from models.training.worlds import WorldConfig, Worlds
+from recon.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def clean_capture():
+    return Worlds(None, seed=11, config=WorldConfig(photographic=False)).capture(3, 64, 80)
+
+
+def one_primitive(shape: int, center, half) -> np.ndarray:
+    row = np.zeros((1, 26), np.float32)
+    row[0, 0], row[0, 1:4], row[0, 4:13], row[0, 13:16] = shape, center, np.eye(3).reshape(-1), half
+    row[0, 17], row[0, 18:21], row[0, 25] = 1.0, 1.0, np.linalg.norm(half)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [(raycast.BOX, 3.0), (raycast.ELLIPSOID, 3.0), (raycast.CYLINDER, 3.0), (raycast.CARD, 4.0), (raycast.ROOM, 5.0)],
+)
+def test_each_shape_is_hit_at_its_depth(shape, expected):
+    K = np.array([[[40.0, 0, 8], [0, 40.0, 8], [0, 0, 1]]], np.float32)
+    depth = raycast.cast_depth(one_primitive(shape, (0, 0, 4), (1, 1, 1)), np.eye(4, dtype=np.float32)[None], K, 16, 16, 2)
+    assert depth[0, 4, 4] == pytest.approx(expected, abs=0.01)
+
+
+def test_the_same_seed_makes_the_same_capture():
+    first, second = (Worlds(None, seed=5).capture(2, 32, 40) for _ in range(2))
+    other = Worlds(None, seed=6).capture(2, 32, 40)
+    assert np.array_equal(first.images, second.images)
+    assert np.array_equal(first.depth[2], second.depth[2])
+    assert not np.array_equal(first.images, other.images)
+
+
+def test_depth_and_cameras_explain_where_colours_go(clean_capture):
+    """A pixel moved by its depth into another view, where that view's depth agrees, finds its own colour."""
+    c = clean_capture
+    depth = c.depth[2][0]
+    rows, columns = np.nonzero(depth < 1e20)
+    pixel = np.stack([columns * 2 + 1.0, rows * 2 + 1.0, np.ones(len(rows))])
+    points = (np.linalg.inv(c.K[0]) @ pixel * depth[rows, columns]).astype(np.float64)
+    world = c.T_world_cam[0, :3, :3] @ points + c.T_world_cam[0, :3, 3:]
+    own = c.images[0, rows * 2, columns * 2]
+    agreed, close = 0, 0
+    for view in (1, 2):
+        T_cam_world = np.linalg.inv(c.T_world_cam[view].astype(np.float64))
+        q = c.K[view] @ (T_cam_world[:3, :3] @ world + T_cam_world[:3, 3:])
+        x, y = q[0] / q[2], q[1] / q[2]
+        inside = (q[2] > 0.01) & (x > 2) & (y > 2) & (x < 78) & (y < 62)
+        x, y, z = x[inside], y[inside], q[2][inside]
+        there = c.depth[2][view][(y / 2).astype(int), (x / 2).astype(int)]
+        same = np.abs(there / z - 1) < 0.01
+        difference = np.abs(c.images[view, y.astype(int), x.astype(int)] - own[inside]).mean(axis=1)
+        agreed += int(same.sum())
+        close += int((difference[same] < 0.12).sum())
+    assert agreed > 200
+    assert close / agreed > 0.85
+
+
+def test_depth_ranges_hold_most_of_the_scene(clean_capture):
+    for depth, (near, far) in zip(clean_capture.depth[8], clean_capture.depth_range, strict=True):
+        solid = depth[depth < 1e20]
+        assert ((solid >= near) & (solid <= far)).mean() > 0.85
+
+
+def test_photographs_stay_photographs(clean_capture):
+    photos = photograph(clean_capture.images, np.random.default_rng(0))
+    assert photos.shape == clean_capture.images.shape
+    assert 0 <= photos.min() <= photos.max() <= 1
+    assert np.abs(photos - np.clip(clean_capture.images, 0, 1)).mean() > 1e-4
+
+
+def perfect_output(config: MiniConfig, position: torch.Tensor, sure: float) -> MiniOutput:
+    """What a network that is right everywhere would say about one flat surface at ``position``."""
+    low = int(position.floor().flatten()[0])
+    logits = torch.full((1, config.planes, 2, 2), -30.0)
+    logits[:, low] = 0.0
+    fine_logits = torch.full((1, config.fine_planes, 4, 4), -30.0)
+    fine_logits[:, config.fine_planes // 2 - 1 : config.fine_planes // 2 + 1] = 0.0
+    at = {size: torch.full((1, size, size), float(low)) for size in (2, 4, 8)}
+    return MiniOutput(logits, at[2], at[4], fine_logits, at[4], at[8], torch.full((1, 8, 8), sure))
+
+
+def test_right_answers_cost_little_and_wrong_confidence_costs():
+    config = MiniConfig()
+    ranges = torch.tensor([[1.0, 10.0]])
+    step = (1.0 - 0.1) / 63
+    depth = {cell: torch.full((1, size, size), 1.0 / (0.1 + step * 20)) for cell, size in ((2, 8), (4, 4), (8, 2))}
+    target = target_position(depth, ranges, config.planes)
+    assert torch.allclose(target.position[2], torch.tensor(20.0), atol=1e-3)
+    sure, _ = depth_loss(perfect_output(config, target.position[2], 8.0), target, config)
+    unsure, _ = depth_loss(perfect_output(config, target.position[2], -8.0), target, config)
+    assert float(sure) < 0.3
+    assert float(unsure) > float(sure) + 2.0
+    metrics = depth_metrics(perfect_output(config, target.position[2], 8.0), depth[2], depth[2], target)
+    assert metrics["within_half_plane"] == 1.0
+    assert metrics["calibration_error"] < 0.01
+
+
+def test_what_lies_outside_the_range_is_handled():
+    ranges = torch.tensor([[2.0, 10.0]])
+    depth = {2: torch.tensor([[[1.0, 1e30, 50.0, 4.0]]])}
+    target = target_position(depth, ranges, 64)
+    assert target.valid[2].tolist() == [[[False, True, True, True]]]
+    assert target.position[2][0, 0, 1:3].tolist() == [0.0, 0.0]
+
+
+def test_training_runs_resumes_and_its_weights_load(tmp_path):
+    config = TrainConfig(out=tmp_path, minutes=5.0, captures=1, references=1, max_steps=1, threads=1, validation_worlds=1)
+    weights = train(config)
+    assert weights.stat().st_size < 3_000_000
+    train(TrainConfig(out=tmp_path, minutes=5.0, captures=1, references=1, max_steps=2, threads=1, validation_worlds=1))
+    journal = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in journal if "validation" in r] == [1, 2]
+    load_predictor("mini", weights=weights)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 2
+    with pytest.raises(UserError, match="another network"):
+        load_splat_head(weights=weights)
