@@ -120,9 +120,17 @@ def check_gpu() -> Iterator[Finding]:
 
 
 def check_rasterizer() -> Iterator[Finding]:
-    from render.rasterizer import describe
+    import torch
 
-    yield Finding(name="rasteriser", state="ok", text=describe())
+    from render.rasterizer import load_rasterizer
+
+    chosen = load_rasterizer("auto").name
+    if chosen == "cuda":
+        yield Finding(name="rasteriser", state="ok", text="cuda: gsplat draws on the GPU")
+    elif torch.cuda.is_available():
+        yield Finding(name="rasteriser", state="note", text=f"{chosen}: there is a GPU, but gsplat cannot be used on it")
+    else:
+        yield Finding(name="rasteriser", state="ok", text=f"{chosen}: our own kernels, since torch finds no CUDA device")
 
 
 def check_threads() -> Iterator[Finding]:
@@ -171,11 +179,11 @@ def check_warm() -> Iterator[Finding]:
     """Draw a few Gaussians once, which compiles the kernels and keeps them in the cache."""
     from render.rasterizer import load_rasterizer
 
-    from .scene_files import camera_in_front
+    from .scene_files import cameras_around
 
     began = time.perf_counter()
     gaussians = few_gaussians()
-    load_rasterizer("cpu")(gaussians, camera_in_front(gaussians, width=64, height=48))
+    load_rasterizer("cpu")(gaussians, cameras_around(gaussians, count=1, width=64, height=48))
     yield Finding(name="warm", state="ok", text=f"kernels ready in {format_seconds(time.perf_counter() - began)}")
 
 

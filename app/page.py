@@ -33,8 +33,9 @@ from .scene_commands import make_folder
 POLL_S = 1.0
 FRAME = '<iframe src="{url}" style="width:100%;height:560px;border:0;border-radius:8px" title="3D viewer"></iframe>'
 INTRO = "# recon\nDrop photos of one place, taken from different positions. Nothing leaves this machine."
+PREVIEW = "Photo | rendering | depth"
 CSS = """
-.stages td {padding: 2px 10px 2px 0; border: 0} .stages table {border: 0}
+.stages table, .stages tr, .stages td {border: 0 !important} .stages td {padding: 2px 10px 2px 0}
 .stages progress {width: 180px; height: 10px} .stages .bad {color: #c0392b; font-weight: 600}
 """
 
@@ -120,7 +121,7 @@ class Site:
         assert job.result is not None
         scene = job.result.scene
         cameras = None if scene.cameras is None else scene.cameras.to("cpu")
-        seen = {**scene.provenance, "photos": job.photos[0], "folder": str(job.out)}
+        seen = {**scene.provenance, "photos": job.photos[0], "folder": str(job.out.parent)}
         self.viewer.show(replace(scene, gaussians=scene.gaussians.to("cpu"), cameras=cameras, provenance=seen))
         pack(job.out, job.out.with_suffix(".zip"))
 
@@ -142,7 +143,7 @@ class Site:
                     status = gr.HTML(draw_status(None), elem_classes="stages")
                 with gr.Column(scale=3, min_width=420):
                     viewer = gr.HTML("")
-                    preview = gr.Image(label="Photo | rendering | depth", interactive=False, visible=False)
+                    preview = gr.Image(label=PREVIEW, interactive=False, visible=False, buttons=["download", "fullscreen"])
                     files = gr.File(label="Take it away", interactive=False, visible=False)
             begin.click(
                 self.reconstruct,

@@ -25,7 +25,7 @@ from recon.ply import write_ply
 from recon.records import Cameras, Gaussians, Rasterizer, RasterOptions, Scene
 
 from .console import Quiet, answer, format_bytes, say, shown_progress
-from .scene_files import camera_in_front, fit_cameras, load_scene, placed_cameras
+from .scene_files import cameras_around, fit_cameras, load_scene, placed_cameras
 
 ScenePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")]
 Device = Literal["auto", "cpu", "cuda"]
@@ -58,7 +58,8 @@ def view(arguments: ViewArguments) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderArguments:
-    """Draw a scene: one PNG for each of its cameras into the folder OUT, or, when OUT ends in .mp4, a video along an orbit."""
+    """Draw a scene: one PNG for each of its cameras into the folder OUT, or, when OUT ends in .mp4, a video. A splat file without
+    cameras is drawn from eight places around it."""
 
     scene: ScenePath
     """Output folder of `recon run`, or a splat file."""
@@ -66,6 +67,8 @@ class RenderArguments:
     """Folder for the pictures, or a .mp4 file."""
     long_side: int = 640
     """Longest side in pixels; cameras are never enlarged."""
+    path: Literal["orbit", "fly"] = "orbit"
+    """Way of the video: 'orbit' circles about what the cameras look at, 'fly' goes through the cameras in their order."""
     frames: int = 120
     """Frames of the video."""
     fps: int = 30
@@ -88,7 +91,7 @@ def render(arguments: RenderArguments) -> int:
     device = resolve_device(arguments.device)
     scene = load_scene(arguments.scene)
     placed = placed_cameras(scene)
-    cameras = fit_cameras(camera_in_front(scene.gaussians) if placed is None else placed, arguments.long_side).to(device)
+    cameras = fit_cameras(cameras_around(scene.gaussians) if placed is None else placed, arguments.long_side).to(device)
     scene = replace(scene, gaussians=scene.gaussians.to(device))
     rasterizer = load_rasterizer(device)
     if arguments.out.suffix.lower() == ".mp4":
@@ -116,12 +119,12 @@ def draw_pictures(scene: Scene, cameras: Cameras, rasterizer: Rasterizer, argume
 
 
 def draw_video(scene: Scene, cameras: Cameras, rasterizer: Rasterizer, arguments: RenderArguments) -> None:
-    """Write a video along an orbit through the cameras."""
-    from render.trajectories import orbit
+    """Write a video along a path derived from the cameras."""
+    from render.trajectories import fly_through, orbit
     from render.video import write_video
 
     make_folder(arguments.out.parent)
-    path = orbit(cameras, frames=arguments.frames)
+    path = (orbit if arguments.path == "orbit" else fly_through)(cameras, frames=arguments.frames)
     options = RasterOptions(background=arguments.background)
     with shown_progress(quiet=arguments.quiet) as progress:
 

@@ -7,6 +7,7 @@ Does not: parse splat files (``recon.ply``) or draw.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,21 @@ def fit_cameras(cameras: Cameras, long_side: int) -> Cameras:
     return cameras.resized(widths, heights)
 
 
-def camera_in_front(gaussians: Gaussians, *, width: int = 640, height: int = 480) -> Cameras:
-    """Place one camera (world y down) that sees the middle nine tenths of a scene without cameras."""
+def cameras_around(gaussians: Gaussians, *, count: int = 8, width: int = 640, height: int = 480) -> Cameras:
+    """Place cameras (world y down) in a level ring that sees the middle nine tenths of a scene without cameras of its own."""
     lower, upper = torch.quantile(_thinned(gaussians.means), torch.tensor([0.05, 0.95]), dim=0)
-    centre, radius = (lower + upper) / 2, float((upper - lower).norm()) / 2
+    centre, radius = (lower + upper) / 2, max(float((upper - lower).norm()) / 2, 1e-6)
     focal_px = 0.9 * max(width, height)
-    T_world_cam = torch.eye(4)
-    T_world_cam[:3, 3] = centre - torch.tensor([0.0, 0.0, max(radius, 1e-6) * 2.0 * focal_px / min(width, height)])
+    distance = radius * 2.0 * focal_px / min(width, height)
+    angle = torch.arange(count) * (2 * math.pi / count)
+    zero, one = torch.zeros(count), torch.ones(count)
+    forward = torch.stack([torch.sin(angle), zero, torch.cos(angle)], dim=1)
+    right = torch.stack([torch.cos(angle), zero, -torch.sin(angle)], dim=1)
+    T_world_cam = torch.eye(4).repeat(count, 1, 1)
+    T_world_cam[:, :3, :3] = torch.stack([right, torch.stack([zero, one, zero], dim=1), forward], dim=2)
+    T_world_cam[:, :3, 3] = centre - forward * distance
     K = torch.tensor([[focal_px, 0.0, width / 2], [0.0, focal_px, height / 2], [0.0, 0.0, 1.0]])
-    return Cameras(T_world_cam=T_world_cam[None], K=K[None], width=(width,), height=(height,))
+    return Cameras(T_world_cam=T_world_cam, K=K.repeat(count, 1, 1), width=(width,) * count, height=(height,) * count)
 
 
 def median_distance(scene: Scene) -> float:

@@ -25,7 +25,7 @@ import viser
 from recon.geometry import quats_to_rotations, rotations_to_quats, sh0_to_rgb
 from recon.records import Cameras, Gaussians, Rasterizer, RasterOptions, Scene
 
-from .scene_files import camera_in_front, fit_cameras, median_distance, photo_thumbnails, placed_cameras
+from .scene_files import cameras_around, fit_cameras, median_distance, photo_thumbnails, placed_cameras
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class SceneViewer:
     def __init__(self, *, port: int = 8080, rasterizer: Rasterizer | None = None) -> None:
         with redirect_stdout(io.StringIO()):  # viser announces itself on stdout, which belongs to results
             self.server = viser.ViserServer(host="127.0.0.1", port=port, label="recon", verbose=False)
-        self.server.gui.configure_theme(show_share_button=False, show_logo=False)
+        self.server.gui.configure_theme(show_share_button=False, show_logo=False, dark_mode=True)
         self.rasterizer = rasterizer
         self.frusta: list[viser.CameraFrustumHandle] = []
         self.frusta_shown = True
@@ -94,7 +94,7 @@ class SceneViewer:
         """Replace what is shown with ``scene``, seen from its first camera."""
         scale = SHOWN_DISTANCE / median_distance(scene)
         placed = placed_cameras(scene)
-        cameras = camera_in_front(scene.gaussians) if placed is None else placed
+        cameras = cameras_around(scene.gaussians) if placed is None else placed
         pictures = [] if placed is None else self._pictures(scene, placed)
         with self.server.atomic():
             self.server.scene.reset()

@@ -35,7 +35,7 @@ def _install_checks() -> None:
 
     numba.njit = _unwrap_first(numba.njit)
     numba.jit = _unwrap_first(numba.jit)
-    install_import_hook(["recon", "models", "render"], "beartype.beartype")
+    install_import_hook(["recon", "models", "render"], "helpers.check_types")
 
 
 _install_checks()

@@ -8,8 +8,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from beartype import BeartypeConf, beartype
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))
+"""Checks annotations while tests run; an int is a float, as in PEP 484."""
 
 
 def find_dataset(name: str) -> Path | None:
