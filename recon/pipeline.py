@@ -196,17 +196,8 @@ def find_cameras(views: Views, config: PipelineConfig, ledger: Ledger, progress:
 
 
 def keep_points_of(solved: colmap.SfmResult, used: Sequence[int]) -> colmap.SfmResult:
-    """Drop sparse points that fewer than two input photos observed, so that held-out photos shape nothing.
-
-    Held-out rows of the visibility are cleared.
-    """
-    mask = torch.zeros(len(solved.cameras), dtype=torch.bool)
-    mask[torch.as_tensor(list(used), dtype=torch.long)] = True
-    visibility = solved.visibility & mask[:, None]
-    kept = visibility.sum(0) >= 2
-    return replace(
-        solved, points_world=solved.points_world[kept], points_rgb=solved.points_rgb[kept], visibility=visibility[:, kept]
-    )
+    """Drop sparse points that fewer than two input photos observed, so that held-out photos shape nothing."""
+    return solved.observed_by(used)
 
 
 def predict_depth(

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 
 WALLS = {
     "gsplat": lambda p: p == "render/cuda.py",
-    "pycolmap": lambda p: p == "recon/colmap.py",
+    "pycolmap": lambda p: p == "recon/colmap_process.py",
     "gradio": lambda p: p.startswith("app/"),
     "gradio_client": lambda p: False,
     "viser": lambda p: p.startswith("app/"),
