@@ -7,15 +7,7 @@ Does not: import pycolmap. ``recon.colmap_process`` does, in a child process tha
 from __future__ import annotations
 
 import json
-import logging
-import os
-import queue
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,20 +17,17 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from .colmap_child import job_folder_in, run_child
 from .errors import CannotReconstruct, UserError
 from .features import Features, choose_pairs, find_all_features
 from .files import atomic_folder
 from .progress import Progress
 from .records import Cameras, Views
 
-logger = logging.getLogger(__name__)
-
 FEATURE_SHARE, MATCH_SHARE = 0.25, 0.45
 """Parts of the stage "cameras" that features and matching take; placing the photos takes the rest."""
 FOCAL_GUESS = 1.2
 """Focal length over longest side that a photo without a camera is given."""
-POLL_S = 0.1
-"""How often a running child is checked for cancellation, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,112 +77,6 @@ class SfmResult:
         )
 
 
-@contextmanager
-def _job_folder(workdir: Path | None) -> Iterator[Path]:
-    if workdir is None:
-        with tempfile.TemporaryDirectory(prefix="recon-colmap-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-    else:
-        workdir.mkdir(parents=True, exist_ok=True)
-        yield workdir
-
-
-def _environment() -> dict[str, str]:
-    """Environment of the child, in which this very package is importable."""
-    home = str(Path(__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": home if not path else home + os.pathsep + path, "PYTHONUNBUFFERED": "1"}
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a child now; COLMAP cannot be asked politely in the middle of an adjustment."""
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-
-
-def run_child(
-    command: str,
-    folder: Path,
-    job: dict[str, Any],
-    *,
-    progress: Progress | None = None,
-    on_news: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Run one command of ``recon.colmap_process`` and return its arrays.
-
-    The child leads a process group of its own, so that Ctrl-C reaches this process alone, which then ends the child; and it
-    ends by itself when its stdin closes, so that it does not outlive this process either.
-
-    Args:
-        command: "solve", "read" or "write".
-        folder: job folder; the job and the log are left there.
-        job: arrays to hand over.
-        progress: checked ten times a second; None cannot be cancelled but by an exception.
-        on_news: called with each line of news.
-
-    Raises:
-        Cancelled: the job was asked to stop; the child is gone by then.
-        UserError: the child failed.
-    """
-    np.savez(folder / "job.npz", **job)
-    news: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    new_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "recon.colmap_process", command, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(),
-            **new_group,
-        )
-        try:
-
-            def listen() -> None:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    if line.startswith(b"{"):
-                        news.put(json.loads(line))
-                news.put(None)
-
-            listener = threading.Thread(target=listen, daemon=True)
-            listener.start()
-            running = True
-            while running:
-                if progress is not None:
-                    progress.check()
-                try:
-                    item = news.get(timeout=POLL_S)
-                except queue.Empty:
-                    continue
-                running = item is not None
-                if item is not None and on_news is not None:
-                    on_news(item)
-            process.wait()
-        finally:
-            _end(process)
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
-    if not (folder / "result.npz").exists():
-        raise _child_error(folder, process.returncode)
-    with np.load(folder / "result.npz") as result:
-        return dict(result)
-
-
-def _child_error(folder: Path, code: int) -> UserError:
-    """Say why the child left no result."""
-    log = (folder / "log.txt").read_text(errors="replace").strip()
-    logger.debug("COLMAP's log:\n%s", log)
-    told = folder / "error.json"
-    if told.exists():
-        reason = json.loads(told.read_text())["error"]
-    else:
-        reason = f"exit code {code}; its last words: {log.splitlines()[-1] if log else 'none'}"
-    return UserError(f"COLMAP stopped with an error ({reason}).", "Run `recon doctor`, or give cameras with --cameras FILE.")
-
-
 def run_sfm(views: Views, *, progress: Progress, seed: int, workdir: Path | None = None) -> SfmResult:
     """Find the cameras of photos by structure from motion, in a child process.
 
@@ -235,7 +118,7 @@ def run_sfm(views: Views, *, progress: Progress, seed: int, workdir: Path | None
             most[0] = max(most[0], matched + (0.98 - matched) * item["fraction"])
             progress.update("cameras", most[0], f"placing photos, {item['placed']} so far")
 
-    with _job_folder(workdir) as folder:
+    with job_folder_in(workdir) as folder:
         result = run_child("solve", folder, job, progress=progress, on_news=show)
         told = json.loads((folder / "attempts.json").read_text())
     if "names" not in result or len(result["names"]) < 2:
@@ -342,7 +225,7 @@ def read_colmap_model(folder: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the model is damaged or uses cameras that OpenCV's k1 k2 p1 p2 cannot express.
     """
-    with _job_folder(None) as job_folder:
+    with job_folder_in(None) as job_folder:
         try:
             result = run_child("read", job_folder, {"path": np.array(str(Path(folder).resolve()))})
         except UserError as error:
@@ -385,7 +268,7 @@ def write_colmap_model(folder: Path, solved: SfmResult, views: Views) -> None:
         "observed": observed.numpy(),
         "at_px": at_px.double().numpy(),
     }
-    with _job_folder(None) as job_folder, atomic_folder(Path(folder)) as target:
+    with job_folder_in(None) as job_folder, atomic_folder(Path(folder)) as target:
         run_child("write", job_folder, job)
         for file in (job_folder / "model").iterdir():
             (target / file.name).write_bytes(file.read_bytes())

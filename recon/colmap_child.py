@@ -1,0 +1,136 @@
+"""Starting COLMAP in a child process, hearing from it, and ending it at once.
+
+Input: a command and arrays. Output: the arrays it leaves. Does not: know what COLMAP does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import UserError
+from .progress import Progress
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+"""How often a running child is checked for cancellation, seconds."""
+
+
+@contextmanager
+def job_folder_in(workdir: Path | None) -> Iterator[Path]:
+    """A folder for one job: ``workdir``, which is kept, or a temporary one, which vanishes with the block."""
+    if workdir is None:
+        with tempfile.TemporaryDirectory(prefix="recon-colmap-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    else:
+        workdir.mkdir(parents=True, exist_ok=True)
+        yield workdir
+
+
+def _environment() -> dict[str, str]:
+    """Environment of the child, in which this very package is importable."""
+    home = str(Path(__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": home if not path else home + os.pathsep + path, "PYTHONUNBUFFERED": "1"}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a child now; COLMAP cannot be asked politely in the middle of an adjustment."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def run_child(
+    command: str,
+    folder: Path,
+    job: dict[str, Any],
+    *,
+    progress: Progress | None = None,
+    on_news: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Run one command of ``recon.colmap_process`` and return its arrays.
+
+    The child leads a process group of its own, so that Ctrl-C reaches this process alone, which then ends the child; and it
+    ends by itself when its stdin closes, so that it does not outlive this process either.
+
+    Args:
+        command: "solve", "read" or "write".
+        folder: job folder; the job and the log are left there.
+        job: arrays to hand over.
+        progress: checked ten times a second; None cannot be cancelled but by an exception.
+        on_news: called with each line of news.
+
+    Raises:
+        Cancelled: the job was asked to stop; the child is gone by then.
+        UserError: the child failed.
+    """
+    np.savez(folder / "job.npz", **job)
+    news: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    new_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recon.colmap_process", command, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_environment(),
+            **new_group,
+        )
+        try:
+
+            def listen() -> None:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    if line.startswith(b"{"):
+                        news.put(json.loads(line))
+                news.put(None)
+
+            listener = threading.Thread(target=listen, daemon=True)
+            listener.start()
+            running = True
+            while running:
+                if progress is not None:
+                    progress.check()
+                try:
+                    item = news.get(timeout=POLL_S)
+                except queue.Empty:
+                    continue
+                running = item is not None
+                if item is not None and on_news is not None:
+                    on_news(item)
+            process.wait()
+        finally:
+            _end(process)
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+    if not (folder / "result.npz").exists():
+        raise _child_error(folder, process.returncode)
+    with np.load(folder / "result.npz") as result:
+        return dict(result)
+
+
+def _child_error(folder: Path, code: int) -> UserError:
+    """Say why the child left no result."""
+    log = (folder / "log.txt").read_text(errors="replace").strip()
+    logger.debug("COLMAP's log:\n%s", log)
+    told = folder / "error.json"
+    if told.exists():
+        reason = json.loads(told.read_text())["error"]
+    else:
+        reason = f"exit code {code}; its last words: {log.splitlines()[-1] if log else 'none'}"
+    return UserError(f"COLMAP stopped with an error ({reason}).", "Run `recon doctor`, or give cameras with --cameras FILE.")
