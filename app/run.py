@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,8 +67,12 @@ def check_choices(config: PipelineConfig) -> None:
     """
     if config.refine != 0:
         raise UserError(f"--refine {config.refine}: learned refinement is not part of this version.", "Leave it out, or give 0.")
-    if config.polish != 0:
-        raise UserError(f"--polish {config.polish:g}: polishing is not part of this version.", "Leave it out, or give 0.")
+    if not 0 <= config.polish < math.inf:
+        raise UserError(f"--polish {config.polish:g}: wanted seconds.", "Give 0 for none, or for example 60.")
+    if not 0 <= config.polishing.polish_sh <= 3:
+        raise UserError(
+            f"--polish-sh {config.polishing.polish_sh}: wanted a degree from 0 to 3.", "Give 1, or 0 for the smallest file."
+        )
     if config.long_side < 64:
         raise UserError(
             f"--long-side {config.long_side} is too small to find cameras in.", "Give 64 or more; 640 is usual on a CPU."

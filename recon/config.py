@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from .fuse import FuseConfig
+from .polishing.polish import PolishOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,9 @@ class PipelineConfig:
     refine: int = 0
     """Learned refinement steps. Only 0 so far."""
     polish: float = 0.0
-    """Seconds of optimisation through the rasteriser. Only 0 so far."""
+    """Seconds of optimisation through the rasteriser; 0 leaves it out."""
+    polishing: PolishOptions = field(default_factory=PolishOptions)
+    """What polishing may change."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks and the rasteriser run."""
     seed: int = 0

@@ -3,7 +3,7 @@
 Input: photos, one ``PipelineConfig`` and the tools of the other rooms as callables. Output: ``Result`` and, when asked, an
 OUT folder written in one piece. Does not: know how networks or rasterisers work, or print.
 
-    photos -> cameras -> (held-out photos leave here) -> depth -> Gaussians -> score -> write
+    photos -> cameras -> (held-out photos leave here) -> depth -> Gaussians -> (polish) -> score -> write
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from . import camera_files, colmap, lens, photos, upright
 from .config import PipelineConfig
 from .depth_range import choose_depth_range
 from .errors import CannotReconstruct, UserError
-from .fuse import Fused, SplatHead, fuse
+from .fuse import Fused, SplatHead, default_budget, fuse
 from .fusing.recolor import recolor
 from .neighbours import choose_neighbours
 from .outputs import check_writable, write_outputs
+from .polishing.polish import PolishConfig, first_count
+from .polishing.stage import run_polish, zoom_others, zoomed
 from .posed import PosedViews
 from .progress import Progress
 from .quality.report import build_report
-from .quality.score import ViewScore, score_views
+from .quality.score import ViewScore, score_views, summarize
 from .records import Prediction, Rasterizer, Scene, Views
 
 logger = logging.getLogger(__name__)
@@ -121,13 +123,19 @@ def run_pipeline(
     rasterizer = tools.load_rasterizer(device)
     capture, skipped = prepare_capture(source, config, ledger, progress)
     prediction = predict_depth(capture.inputs, config, tools, device, ledger, progress)
-    fused = make_gaussians(capture.inputs, prediction, config, tools, rasterizer, device, ledger, progress)
+    before: list[ViewScore] = []
+    if config.polish > 0:
+        fused, capture, before = polish_gaussians(capture, prediction, config, tools, rasterizer, device, ledger, progress)
+    else:
+        fused = make_gaussians(capture.inputs, prediction, config, tools, rasterizer, device, ledger, progress)
     scores: list[ViewScore] = []
     with ledger.stage("score"):
         progress.update("score", 0.0)
         if config.holdout is not None:
             scores = score_views(fused, capture.held_out, capture.lost_held_out, rasterizer)
     report = build_report(capture, fused, scores, skipped, config, ledger, device)
+    if config.polish > 0:
+        report["quality_before_polish"] = summarize(before)
     scene = Scene(gaussians=fused.gaussians, cameras=capture.inputs.cameras, provenance={"report": report})
     if out is not None:
         with ledger.stage("write"):
@@ -240,3 +248,45 @@ def make_gaussians(
             fused = replace(fused, gaussians=matched)
         progress.update("gaussians", 1.0)
         return fused
+
+
+def polish_gaussians(
+    capture: Capture,
+    prediction: Prediction,
+    config: PipelineConfig,
+    tools: Tools,
+    rasterizer: Rasterizer,
+    device: str,
+    ledger: Ledger,
+    progress: Progress,
+) -> tuple[Fused, Capture, list[ViewScore]]:
+    """Make a smaller scene, polish it under guard, and carry corrected cameras over.
+
+    Returns:
+        The scene, the capture with its cameras as corrected, and the scores of held-out photos before.
+    """
+    few = replace(config.fuse, max_gaussians=min(first_count(config.polish), config.fuse.max_gaussians or default_budget(device)))
+
+    def make(posed: PosedViews, depth: Prediction) -> Fused:
+        return make_gaussians(posed, depth, replace(config, fuse=few), tools, rasterizer, device, ledger, progress)
+
+    polishing = PolishConfig(options=config.polishing, max_gaussians=config.fuse.max_gaussians or default_budget(device))
+    with ledger.stage("polish"):
+        done = run_polish(
+            capture.inputs, prediction, make, config.polish, polishing, rasterizer, progress,
+            cameras_known=config.cameras != "sfm", seed=config.seed,
+        )  # fmt: skip
+    if done.partial:
+        progress.resume()
+    ledger.choices["polish"] = done.report
+    ledger.warnings += done.warnings
+    held_out = capture.held_out
+    with ledger.stage("score"):
+        before = [] if config.holdout is None else score_views(done.start, held_out, capture.lost_held_out, rasterizer)
+    if done.zoom is not None:
+        names = capture.views.names
+        used = [names.index(name) for name in capture.inputs.names]
+        cameras = zoomed(capture.solved.cameras, used, done.zoom, done.posed.cameras.T_world_cam)
+        held_out = replace(held_out, cameras=zoom_others(held_out.cameras, done.zoom))
+        capture = replace(capture, solved=replace(capture.solved, cameras=cameras), inputs=done.posed, held_out=held_out)
+    return done.fused, capture, before

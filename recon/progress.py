@@ -49,6 +49,10 @@ class Progress:
     def cancel(self) -> None:
         self._cancelled.set()
 
+    def resume(self) -> None:
+        """Forget a request to stop, after a stage has honoured it by ending early; what follows writes what there is."""
+        self._cancelled.clear()
+
     @property
     def cancelled(self) -> bool:
         return self._cancelled.is_set()

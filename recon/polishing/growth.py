@@ -23,9 +23,9 @@ DRAWN_ALPHA = 0.3
 """Below this the rendered depth says nothing."""
 
 
-def idle(opacities: Float[Tensor, " N"], scales: Float[Tensor, "N 3"], largest: float) -> Tensor:
-    """True where a Gaussian shows nothing, or has grown past all sense."""
-    return (opacities < IDLE_OPACITY) | (scales.amax(1) > largest) | ~torch.isfinite(scales).all(1)
+def idle(opacities: Float[Tensor, " N"], scales: Float[Tensor, "N 3"]) -> Tensor:
+    """True where a Gaussian shows nothing."""
+    return (opacities < IDLE_OPACITY) | ~torch.isfinite(scales).all(1)
 
 
 def propose(rendering: Rendering, target: Target, camera: Cameras, count: int, generator: torch.Generator) -> Gaussians:

@@ -7,10 +7,10 @@ Does not: decide what to add or remove (``recon.polishing.growth``) or take step
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..records import Gaussians
@@ -34,6 +34,8 @@ class Parameters:
     """Running mean of squared gradients."""
     age: Int[Tensor, " N"]
     """Steps each Gaussian has taken; new ones start at 0."""
+    far: Bool[Tensor, " N"]
+    """True for Gaussians of the far shell, which stands for sky and is not counted as surface."""
     values: dict[str, Tensor]
     """Physical values under the field names of ``Gaussians``; the optimiser keeps them in step with ``raw``."""
 
@@ -49,8 +51,13 @@ class Parameters:
         return Gaussians(**{name: self.values[name].detach().requires_grad_() for name in NAMES})
 
     def gaussians(self) -> Gaussians:
-        """A copy of the present state."""
-        return Gaussians(**{name: self.values[name].detach().clone() for name in NAMES})
+        """A copy of the present state, the far shell last."""
+        order = torch.argsort(self.far.int(), stable=True)
+        return Gaussians(**{name: self.values[name].detach()[order] for name in NAMES})
+
+    @property
+    def far_count(self) -> int:
+        return int(self.far.sum())
 
 
 def to_raw(gaussians: Gaussians) -> Float[Tensor, "N D"]:
@@ -80,14 +87,15 @@ def physical(raw: Float[Tensor, "N D"]) -> dict[str, Tensor]:
     }
 
 
-def make_parameters(gaussians: Gaussians) -> Parameters:
-    """Start optimising ``gaussians``, with empty memory."""
+def make_parameters(gaussians: Gaussians, far_count: int = 0) -> Parameters:
+    """Start optimising ``gaussians``, with empty memory; the last ``far_count`` belong to the far shell."""
     raw = to_raw(gaussians.detach()).contiguous()
     return Parameters(
         raw=raw,
         first=torch.zeros_like(raw),
         second=torch.zeros_like(raw),
         age=torch.zeros(len(raw), dtype=torch.int32, device=raw.device),
+        far=torch.arange(len(raw), device=raw.device) >= len(raw) - far_count,
         values=physical(raw),
     )
 
@@ -99,6 +107,7 @@ def keep(parameters: Parameters, indices: Int[Tensor, " M"]) -> Parameters:
         first=parameters.first[indices].contiguous(),
         second=parameters.second[indices].contiguous(),
         age=parameters.age[indices].contiguous(),
+        far=parameters.far[indices].contiguous(),
         values={name: value[indices].contiguous() for name, value in parameters.values.items()},
     )
 
@@ -115,6 +124,7 @@ def extend(parameters: Parameters, new: Gaussians) -> Parameters:
         first=torch.cat([parameters.first, fresh.first]),
         second=torch.cat([parameters.second, fresh.second]),
         age=torch.cat([parameters.age, fresh.age]),
+        far=torch.cat([parameters.far, fresh.far]),
         values={name: torch.cat([parameters.values[name], fresh.values[name]]) for name in NAMES},
     )
 
@@ -129,6 +139,5 @@ def with_sh(parameters: Parameters, count: int) -> Parameters:
         return torch.nn.functional.pad(rows, (0, extra))
 
     raw = widen(parameters.raw)
-    return Parameters(
-        raw=raw, first=widen(parameters.first), second=widen(parameters.second), age=parameters.age, values=physical(raw)
-    )
+    wider = {**parameters.values, "sh": raw[:, COLOR:].reshape(len(raw), -1, 3).contiguous()}
+    return replace(parameters, raw=raw, first=widen(parameters.first), second=widen(parameters.second), values=wider)

@@ -7,36 +7,59 @@ Does not: judge itself (``recon.polishing.guard`` does).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..posed import PosedViews
-from ..progress import Progress
-from ..records import Cameras, Gaussians, Rasterizer, RasterOptions, Rendering
+from ..progress import Cancelled, Progress
+from ..records import Cameras, Gaussians, Prediction, Rasterizer, RasterOptions, Rendering
 from . import growth
 from .adam import take_step
+from .cameras import CameraState
 from .exposure import Exposure
 from .losses import LossConfig, photo_loss
 from .parameters import NAMES, Parameters, extend, keep, make_parameters, with_sh
+from .priors import DepthPrior, prior_weight
 from .schedule import Clock, ScheduleConfig, factor_at, rates_at, wanted_count
-from .targets import Targets, ViewPicker
+from .targets import Targets, TilePicker, ViewPicker
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolishOptions:
+    """What a user may choose about polishing."""
+
+    polish_sh: int = 1
+    """SH degree at the end of polishing, 0 to 3."""
+    refine_cameras: bool = True
+    """Polishing also corrects camera positions, rotations and focal lengths; what the user gave stays fixed all the same."""
+    match_exposure: bool = True
+    """Polishing also finds brightness and white balance of every photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolishConfig:
     """How a scene is polished."""
 
+    options: PolishOptions = field(default_factory=PolishOptions)
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    polish_gaussians: int | None = None
-    """Gaussians at the end of polishing; None lets the seconds decide."""
-    polish_sh: int = 1
-    """SH degree at the end of polishing, 0 to 3."""
+    max_gaussians: int | None = None
+    """Most Gaussians; None lets the seconds decide."""
+    depth_prior: float = 0.05
+    """Weight of the network's depth with few photos; fades to 0 with many."""
+    opacity_prior: float = 0.01
+    """Weight of the mean opacity in the loss with few photos; fades to 0 with many."""
+    scale_prior: float = 0.01
+    """Weight of the mean logarithm of scales in the loss with few photos; fades to 0 with many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +67,16 @@ class Polished:
     """What a polish made."""
 
     gaussians: Gaussians
+    far_count: int
+    """How many Gaussians at the end belong to the far shell."""
     cameras: Cameras
+    """Of all photos given, as corrected."""
+    zoom: Tensor
+    """Factor on the focal length, per photo."""
     exposure: Exposure
     history: tuple[dict, ...]
-    """Per addition of Gaussians: seconds, steps, Gaussians, picture size, PSNR of the photos looked at."""
+    """Per addition of Gaussians: seconds, steps, Gaussians, how much photos were shrunk, squared error."""
+    camera_changes: dict[str, float]
     partial: bool = False
     """True when it was stopped before its time."""
 
@@ -65,57 +94,88 @@ class Job:
     progress: Progress
     targets: Targets
     parameters: Parameters
-    T_world_cam: Tensor
-    K: Tensor
+    cameras: CameraState
     exposure: Exposure
     picker: ViewPicker
+    tiles: TilePicker
+    depth: DepthPrior | None
     generator: torch.Generator
-    spacing: Tensor
     first_count: int
     last_count: int
     next_growth: float
+    spacing: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """World units that a pixel covers at each Gaussian."""
     steps: int = 0
     squared_error: float = 0.0
     history: list[dict] = field(default_factory=list)
 
+    def use_views(self, views: Sequence[int]) -> None:
+        """Optimise for these photos from now on."""
+        self.views = list(views)
+        self.picker = ViewPicker(self.views)
 
-def default_count(seconds: float, current: int) -> int:
-    """Gaussians that a polish of so many seconds can bring into shape."""
-    return round(min(60_000, max(8_000, 6_000 + 400 * seconds)))
+
+MOST_GAUSSIANS = 60_000
+"""Most Gaussians of a polish when nobody names a number."""
+
+
+def first_count(seconds: float) -> int:
+    """Gaussians to start a polish of so many seconds with, on two cores."""
+    return round(min(40_000, max(10_000, 8_000 + 100 * seconds)))
+
+
+def default_count(seconds: float) -> int:
+    """Gaussians that a polish of so many seconds can bring into shape on two cores."""
+    return round(min(MOST_GAUSSIANS, max(10_000, 8_000 + 300 * seconds)))
 
 
 def begin(
     gaussians: Gaussians,
     posed: PosedViews,
     seconds: float,
-    rasterizer: Rasterizer,
     config: PolishConfig,
-    progress: Progress,
+    rasterizer: Rasterizer,
     *,
+    progress: Progress | None = None,
     views: Sequence[int] | None = None,
+    prediction: Prediction | None = None,
+    cameras_known: bool = False,
+    far_count: int = 0,
     seed: int = 0,
+    timer: Callable[[], float] = time.perf_counter,
 ) -> Job:
-    """Set up a polish; its clock starts here."""
+    """Set up a polish; its clock starts here.
+
+    Args:
+        seconds: time to spend, > 0.
+        views: photos to optimise for; None takes all.
+        prediction: depth per photo of ``posed``, for the prior; None does without.
+        cameras_known: keeps cameras as they are.
+        far_count: how many Gaussians at the end belong to the far shell.
+        timer: what the clock reads.
+    """
+    clock = Clock(seconds, timer)
     device = gaussians.means.device
     chosen = list(range(len(posed))) if views is None else list(views)
-    parameters = make_parameters(gaussians)
     cameras = posed.cameras.to(device)
-    last = config.polish_gaussians or default_count(seconds, len(gaussians))
+    last = min(default_count(seconds), config.max_gaussians or MOST_GAUSSIANS)
+    distance = torch.cdist(gaussians.means[:: max(1, len(gaussians) // 2000)].float(), cameras.centers_world.float()).median()
+    refine = config.options.refine_cameras and not cameras_known and len(chosen) > 2
     job = Job(
         posed=posed,
         views=chosen,
         rasterizer=rasterizer,
         config=config,
-        clock=Clock(seconds),
-        progress=progress,
+        clock=clock,
+        progress=progress or Progress(),
         targets=Targets(posed, device),
-        parameters=parameters,
-        T_world_cam=cameras.T_world_cam.float().clone(),
-        K=cameras.K.float().clone(),
+        parameters=make_parameters(gaussians, far_count),
+        cameras=CameraState(cameras, distance=float(distance), move=refine, zoom=refine),
         exposure=Exposure(len(posed), device=device),
         picker=ViewPicker(chosen),
+        tiles=TilePicker(config.schedule.tile_share, seed),
+        depth=DepthPrior(prediction, device) if prediction is not None else None,
         generator=torch.Generator().manual_seed(seed),
-        spacing=torch.zeros(0),
         first_count=len(gaussians),
         last_count=max(last, len(gaussians)),
         next_growth=config.schedule.grow_from,
@@ -126,9 +186,20 @@ def begin(
 
 def spacing_of(job: Job) -> Tensor:
     """World units that a pixel covers at each Gaussian, seen from the nearest camera."""
-    means = job.parameters.values["means"]
-    centers, focal = job.T_world_cam[job.views, :3, 3], job.K[job.views, 0, 0]
-    return (torch.cdist(means, centers) / focal).amin(1)
+    cameras = job.cameras
+    distances = torch.cdist(job.parameters.values["means"], cameras.T_world_cam[job.views, :3, 3])
+    return (distances / cameras.K[job.views, 0, 0]).amin(1)
+
+
+@contextmanager
+def few_torch_threads() -> Iterator[None]:
+    """Let torch use one thread for a while: its operations here are too small to share, and waiting threads cost time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def optimise(job: Job, until: float, observe: Callable[[Job], None] | None = None) -> None:
@@ -139,71 +210,97 @@ def optimise(job: Job, until: float, observe: Callable[[Job], None] | None = Non
     Raises:
         Cancelled: somebody asked to stop; the job's parameters are valid.
     """
-    while (share := job.clock.share) < until:
-        raise_degree(job, share)
-        step(job, share)
-        if share >= job.next_growth:
-            grow(job, share)
-            job.next_growth = share + job.config.schedule.grow_every
-        if job.steps % 16 == 0:
-            job.progress.update("polish", share, f"{len(job.parameters):,} Gaussians")
-        if observe is not None:
-            observe(job)
+    with few_torch_threads():
+        while (share := job.clock.share) < until:
+            if share >= job.config.schedule.sh_from:
+                job.parameters = with_sh(job.parameters, (job.config.options.polish_sh + 1) ** 2)
+            step(job, share)
+            if share >= job.next_growth:
+                grow(job, share)
+                job.next_growth = share + job.config.schedule.grow_every
+            if job.steps % 16 == 0:
+                job.progress.update("polish", share, f"{len(job.parameters):,} Gaussians")
+            if observe is not None:
+                observe(job)
 
 
-def camera_of(job: Job, view: int, factor: int) -> Cameras:
-    """One camera at a shrunk size."""
+def camera_of(job: Job, view: int, factor: int, *, follow: bool = False) -> Cameras:
+    """One camera at a shrunk size; ``follow`` collects gradients for it."""
     width, height = job.targets.size(view, factor)
-    K = job.targets.scaled_K(job.K[view], view, factor)
-    return Cameras(T_world_cam=job.T_world_cam[view][None], K=K[None], width=width, height=height)
+    T_world_cam = job.cameras.T_world_cam[view].clone().requires_grad_(follow)
+    K = job.targets.scaled_K(job.cameras.K[view], view, factor).requires_grad_(follow)
+    return Cameras(T_world_cam=T_world_cam[None], K=K[None], width=width, height=height)
 
 
 def step(job: Job, share: float) -> None:
-    """Draw one photo, compare, and move what was seen."""
-    schedule = job.config.schedule
+    """Draw one photo, or the tiles of it that differ most, compare, and move what was seen."""
+    schedule, config = job.config.schedule, job.config
     factor = factor_at(share, schedule)
     view = job.picker.next()
     target = job.targets.at(view, factor)
-    leaves = job.parameters.leaves()
-    rendering = job.rasterizer(leaves, camera_of(job, view, factor), RasterOptions())
+    follow = job.cameras.moving and schedule.cameras_from <= share
+    leaves, camera = job.parameters.leaves(), camera_of(job, view, factor, follow=follow)
+    tiles = job.tiles.choose(view, target) if factor == 1 else None
+    rendering = job.rasterizer(leaves, camera, RasterOptions(tiles=tiles))
     color = rendering.color[0].detach()
-    loss = photo_loss(job.exposure.apply(color, view), target, job.config.loss)
-    gradient = job.exposure.step(view, color, loss.gradient, 1.0 if len(job.views) > 2 else 0.0)
-    gradients = torch.autograd.grad([rendering.color], [getattr(leaves, name) for name in NAMES], [gradient[None]])
-    rates = rates_at(share, schedule, opacity_pull=0.0, scale_pull=0.0)
-    take_step(job.parameters, gradients, job.spacing, rates)
-    job.picker.tell(view, loss.squared_error)
+    shown = job.exposure.apply(color, view)
+    if tiles is not None:
+        shown = torch.where(job.tiles.pixels(tiles, target)[..., None], shown, target.image)
+    loss = photo_loss(shown, target, config.loss)
+    balance = config.options.match_exposure and len(job.views) > 2
+    gradient = job.exposure.step(view, color, loss.gradient, schedule.exposure_rate if balance else 0.0)
+    outputs, incoming = [rendering.color], [gradient[None]]
+    few = prior_weight(len(job.views))
+    if job.depth is not None and few > 0:
+        pull = job.depth.gradient(
+            view, rendering.depth[0].detach(), rendering.alpha[0].detach(), config.depth_prior * few * (1 - share)
+        )
+        outputs.append(rendering.depth)
+        incoming.append(pull[None])
+    inputs = [getattr(leaves, name) for name in NAMES]
+    gradients = torch.autograd.grad(outputs, [*inputs, camera.T_world_cam, camera.K] if follow else inputs, incoming)
+    count = max(1, len(job.parameters))
+    rates = rates_at(share, schedule, opacity_pull=few * config.opacity_prior / count, scale_pull=few * config.scale_prior / count)
+    take_step(job.parameters, gradients[:5], job.spacing, rates)
+    if follow:
+        width, height = job.targets.size(view, 1)
+        g_K = gradients[6][0] * gradients[6].new_tensor([camera.width[0] / width, camera.height[0] / height, 1.0])[:, None]
+        job.cameras.step(view, gradients[5][0], g_K, 1 - share)
+    if factor == 1:
+        job.tiles.tell(view, shown, target, tiles)
+    squared = loss.squared_error if tiles is None else job.tiles.mean_error(view)
+    job.picker.tell(view, squared)
     job.steps += 1
-    job.squared_error += 0.05 * (loss.squared_error - job.squared_error) if job.steps > 1 else loss.squared_error
+    job.squared_error += 0.05 * (squared - job.squared_error) if job.steps > 1 else squared
     if job.steps % len(job.views) == 0:
         job.exposure.center()
-
-
-def raise_degree(job: Job, share: float) -> None:
-    """Give Gaussians view-dependent colour once their shape has settled."""
-    if share >= job.config.schedule.sh_from:
-        job.parameters = with_sh(job.parameters, (job.config.polish_sh + 1) ** 2)
+        job.cameras.settle(job.views)
 
 
 def grow(job: Job, share: float) -> None:
     """Drop idle Gaussians and put new ones where photos differ most."""
     schedule, values = job.config.schedule, job.parameters.values
-    dropped = growth.idle(values["opacities"], values["scales"], float("inf"))
-    job.parameters = keep(job.parameters, torch.nonzero(~dropped)[:, 0])
+    dropped = growth.idle(values["opacities"], values["scales"])
+    if bool(dropped.any()) and not bool(dropped.all()):
+        job.parameters = keep(job.parameters, torch.nonzero(~dropped)[:, 0])
     if share <= schedule.grow_until:
         missing = wanted_count(share + schedule.grow_every, job.first_count, job.last_count, schedule) - len(job.parameters)
         worst = sorted(job.views, key=lambda v: -job.picker.error[v])[: max(4, len(job.views) // 3)]
-        total = sum(job.picker.error[v] for v in worst)
-        factor = factor_at(share, schedule)
+        total = max(sum(job.picker.error[v] for v in worst), 1e-12)
         for view in worst:
             count = round(missing * job.picker.error[view] / total)
             if count > 0:
-                add_from(job, view, factor, count)
+                add_from(job, view, factor_at(share, schedule), count)
     job.spacing = spacing_of(job)
     job.history.append(
-        {"seconds": round(job.clock.elapsed_s, 2), "steps": job.steps, "gaussians": len(job.parameters),
-         "factor": factor_at(share, schedule), "squared_error": job.squared_error}
-    )  # fmt: skip
+        {
+            "seconds": round(job.clock.elapsed_s, 2),
+            "steps": job.steps,
+            "gaussians": len(job.parameters),
+            "shrunk": factor_at(share, schedule),
+            "train_psnr": round(-10 * math.log10(max(job.squared_error, 1e-10)), 2),
+        }
+    )
 
 
 def add_from(job: Job, view: int, factor: int, count: int) -> None:
@@ -218,25 +315,36 @@ def add_from(job: Job, view: int, factor: int, count: int) -> None:
 
 
 def polish(
-    gaussians: Gaussians,
-    posed: PosedViews,
-    seconds: float,
-    config: PolishConfig,
-    rasterizer: Rasterizer,
-    progress: Progress,
+    gaussians: Gaussians, posed: PosedViews, seconds: float, config: PolishConfig, rasterizer: Rasterizer, **details: Any
 ) -> Polished:
-    """Optimise a scene for a number of seconds."""
-    job = begin(gaussians, posed, seconds, rasterizer, config, progress)
-    optimise(job, 1.0)
-    return finish(job)
+    """Optimise a scene for a number of seconds; stopping it early gives what there is.
+
+    Args:
+        details: as ``begin`` takes them.
+    """
+    job = begin(gaussians, posed, seconds, config, rasterizer, **details)
+    return finish(job, partial=run_until(job, 1.0))
+
+
+def run_until(job: Job, until: float, observe: Callable[[Job], None] | None = None) -> bool:
+    """Run ``optimise``; returns True when it was stopped on request, with the job still in order."""
+    try:
+        optimise(job, until, observe)
+    except (Cancelled, KeyboardInterrupt):
+        logger.info("polish stopped on request after %.1f s", job.clock.elapsed_s)
+        return True
+    return False
 
 
 def finish(job: Job, *, partial: bool = False) -> Polished:
     """Take the result out of a job."""
-    cameras = Cameras(
-        T_world_cam=job.T_world_cam.cpu(), K=job.K.cpu(), width=job.posed.cameras.width, height=job.posed.cameras.height,
-        names=job.posed.names,
-    )  # fmt: skip
     return Polished(
-        gaussians=job.parameters.gaussians(), cameras=cameras, exposure=job.exposure, history=tuple(job.history), partial=partial
+        gaussians=job.parameters.gaussians(),
+        far_count=job.parameters.far_count,
+        cameras=job.cameras.cameras(job.posed.cameras),
+        zoom=job.cameras.log_zoom.exp()[job.cameras.group].cpu(),
+        exposure=job.exposure,
+        history=tuple(job.history),
+        camera_changes=job.cameras.changes(job.views) if job.cameras.moving else {},
+        partial=partial,
     )

@@ -65,6 +65,12 @@ class ScheduleConfig:
     scales: float = 0.02
     quats: float = 0.01
     opacities: float = 0.05
+    cameras_from: float = 0.3
+    """Cameras move from then on."""
+    exposure_rate: float = 1.0
+    """Factor on the rates of exposure."""
+    tile_share: float = 1.0
+    """Share of the tiles drawn per step at full size, those with most error; 1 draws all."""
     final: float = 0.05
     """Rates at the end over rates at the beginning."""
 

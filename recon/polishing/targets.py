@@ -15,6 +15,8 @@ from torch import Tensor
 from ..posed import PosedViews
 from .losses import Target, make_target
 
+TILE = 16
+"""Side of the rasteriser's tiles, pixels."""
 CACHE_BYTES = 1 << 30
 """How much prepared photo data is kept."""
 
@@ -95,3 +97,51 @@ class ViewPicker:
             self.error = dict.fromkeys(self.views, squared_error)
             self._known = True
         self.error[view] = 0.5 * self.error[view] + 0.5 * squared_error
+
+
+class TilePicker:
+    """Chooses the tiles of a photo with the most error left.
+
+    Args:
+        share: of the tiles to draw, in (0, 1]; 1 draws all.
+        seed: of the choice.
+    """
+
+    def __init__(self, share: float, seed: int) -> None:
+        self.share = share
+        self._generator = torch.Generator().manual_seed(seed)
+        self._error: dict[int, Tensor] = {}
+
+    def choose(self, view: int, target: Target) -> Tensor | None:
+        """Bool ``1 rows cols``: drawn at random with a chance that grows with the error; None draws all.
+
+        All tiles of a view are drawn the first time, and every tile keeps a tenth of the mean chance.
+        """
+        if self.share >= 1 or view not in self._error:
+            return None
+        error = self._error[view].flatten().cpu()
+        count = max(1, round(self.share * len(error)))
+        picked = torch.multinomial(error + 0.1 * error.mean() + 1e-9, count, generator=self._generator)
+        chosen = torch.zeros(len(error), dtype=torch.bool)
+        chosen[picked] = True
+        return chosen.reshape(1, *self._error[view].shape).to(target.image.device)
+
+    @staticmethod
+    def pixels(tiles: Tensor, target: Target) -> Tensor:
+        """Bool ``H W``: pixels of the chosen tiles."""
+        height, width = target.weight.shape
+        return tiles[0].repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)[:height, :width]
+
+    def tell(self, view: int, shown: Tensor, target: Target, tiles: Tensor | None) -> None:
+        """Remember the error of the tiles that were drawn."""
+        if self.share >= 1:
+            return
+        error = (shown - target.image).square().mean(-1) * target.weight
+        height, width = error.shape
+        padded = torch.nn.functional.pad(error, (0, -width % TILE, 0, -height % TILE))
+        pooled = torch.nn.functional.avg_pool2d(padded[None, None], TILE)[0, 0]
+        self._error[view] = pooled if tiles is None else torch.where(tiles[0], pooled, self._error[view])
+
+    def mean_error(self, view: int) -> float:
+        """Mean squared error of a view over what is known of its tiles."""
+        return float(self._error[view].mean())
