@@ -321,6 +321,9 @@ class Rendering:
     """Camera frame, weighted mean, not normalised."""
     contribution: Float[Tensor, "V N"] | None = None
     """Sum of blending weights of each Gaussian in each view."""
+    dropped: tuple[int, ...] = ()
+    """Per view, Gaussians left out because they are not finite or their opacity is outside [0, 1]; a colour that is not finite
+    counts where it would have been seen."""
 
 
 @dataclass(frozen=True, kw_only=True)

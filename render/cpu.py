@@ -10,6 +10,7 @@ Does not: validate (``checks`` does), or differentiate median depth, normals and
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from .constants import TILE
 from .kernels import backward, extras, forward, jit, layout, projection, reduce
 from .kernels.binning import bin_splats
 from .kernels.sorting import depth_order
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,26 @@ def aligned_empty(rows: int, columns: int) -> np.ndarray:
     memory = np.empty(rows * columns + 16, np.float32)
     skip = -memory.ctypes.data % 64 // 4
     return memory[skip : skip + rows * columns].reshape(rows, columns)
+
+
+class _Report:
+    """What leaves a call beside the differentiable pictures."""
+
+    def __init__(self, options: RasterOptions) -> None:
+        self.options = options
+        self.dropped: list[int] = []
+        self.extras: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    @property
+    def wants_extras(self) -> bool:
+        return self.options.median_depth or self.options.normals or self.options.contribution
+
+    def stacked(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Median depth, normals and contribution of all views."""
+        if not self.extras:
+            return None, None, None
+        median, normals, contribution = (torch.from_numpy(np.stack(part)) for part in zip(*self.extras, strict=True))
+        return median, normals, contribution
 
 
 @dataclass
@@ -136,53 +159,6 @@ def _view_gradients(view: _View, arrays, settings: _Settings, columns: int, pict
     return camera_gradients.sum(axis=0)
 
 
-class _Draw(torch.autograd.Function):
-    """(Gaussian tensors, V 19 camera rows) -> color, alpha, depth."""
-
-    @staticmethod
-    def forward(ctx: Any, means, quats, scales, opacities, sh, camera_rows, settings: _Settings, views_out: list):
-        arrays = tuple(np.ascontiguousarray(t.detach().numpy()) for t in (means, quats, scales, opacities, sh))
-        keep = any(ctx.needs_input_grad)
-        count = camera_rows.shape[0]
-        cameras = np.zeros((count, layout.CAMERA))
-        cameras[:, : layout.CAMERA_GRADIENT] = camera_rows.detach().numpy()
-        cameras[:, layout.NEAR :][:, :4] = settings.near, settings.far, settings.width, settings.height
-        color = torch.empty((count, settings.height, settings.width, 3))
-        alpha = torch.empty((count, settings.height, settings.width))
-        depth = torch.empty((count, settings.height, settings.width))
-        pictures = tuple(t.numpy() for t in (color, alpha, depth))
-        views = []
-        with jit.guard():
-            for v in range(count):
-                view_pictures = tuple(p[v] for p in pictures)
-                views.append(_draw_view(arrays, cameras[v], settings, settings.wanted_tiles(v), view_pictures, keep))
-        views_out.extend(views)
-        if keep:
-            ctx.save_for_backward(means, quats, scales, opacities, sh, alpha, depth)
-            ctx.views, ctx.settings = views, settings
-        return color, alpha, depth
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *picture_gradients):
-        *tensors, alpha, depth = ctx.saved_tensors
-        settings = ctx.settings
-        arrays = tuple(np.ascontiguousarray(t.detach().numpy()) for t in tensors)
-        gradients = tuple(np.zeros_like(a) for a in arrays)
-        shapes = ((*alpha.shape, 3), alpha.shape, alpha.shape)
-        incoming = tuple(
-            np.zeros(s, np.float32) if g is None else np.ascontiguousarray(g.numpy())
-            for g, s in zip(picture_gradients, shapes, strict=True)
-        )
-        rows = np.empty((len(ctx.views), layout.CAMERA_GRADIENT))
-        columns = settings.tile_shape[1]
-        with jit.guard():
-            for v, view in enumerate(ctx.views):
-                pictures = alpha[v].numpy(), depth[v].numpy()
-                rows[v] = _view_gradients(view, arrays, settings, columns, pictures, tuple(g[v] for g in incoming), gradients)
-        return (*map(torch.from_numpy, gradients), torch.from_numpy(rows), None, None)
-
-
 def _extra_pictures(view: _View, arrays, settings: _Settings, options: RasterOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Median depth ``H W``, normals ``H W 3`` and contribution ``N``; those not asked for are empty."""
     means, quats, scales = arrays[:3]
@@ -212,6 +188,57 @@ def _extra_pictures(view: _View, arrays, settings: _Settings, options: RasterOpt
     return median_out, normals_out, contribution
 
 
+class _Draw(torch.autograd.Function):
+    """(Gaussian tensors, V 19 camera rows) -> color, alpha, depth."""
+
+    @staticmethod
+    def forward(ctx: Any, means, quats, scales, opacities, sh, camera_rows, settings: _Settings, report: _Report):
+        arrays = tuple(np.ascontiguousarray(t.detach().numpy()) for t in (means, quats, scales, opacities, sh))
+        keep = any(ctx.needs_input_grad)
+        count = camera_rows.shape[0]
+        cameras = np.zeros((count, layout.CAMERA))
+        cameras[:, : layout.CAMERA_GRADIENT] = camera_rows.detach().numpy()
+        cameras[:, layout.NEAR :][:, :4] = settings.near, settings.far, settings.width, settings.height
+        color = torch.empty((count, settings.height, settings.width, 3))
+        alpha = torch.empty((count, settings.height, settings.width))
+        depth = torch.empty((count, settings.height, settings.width))
+        pictures = tuple(t.numpy() for t in (color, alpha, depth))
+        views = []
+        with jit.guard():
+            for v in range(count):
+                view_pictures = tuple(p[v] for p in pictures)
+                view = _draw_view(arrays, cameras[v], settings, settings.wanted_tiles(v), view_pictures, keep)
+                report.dropped.append(int(view.totals[:, 1].sum()))
+                if report.wants_extras:
+                    report.extras.append(_extra_pictures(view, arrays, settings, report.options))
+                if keep:
+                    views.append(view)
+        if keep:
+            ctx.save_for_backward(means, quats, scales, opacities, sh, alpha, depth)
+            ctx.views, ctx.settings = views, settings
+        return color, alpha, depth
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *picture_gradients):
+        *tensors, alpha, depth = ctx.saved_tensors
+        settings = ctx.settings
+        arrays = tuple(np.ascontiguousarray(t.detach().numpy()) for t in tensors)
+        gradients = tuple(np.zeros_like(a) for a in arrays)
+        shapes = ((*alpha.shape, 3), alpha.shape, alpha.shape)
+        incoming = tuple(
+            np.zeros(s, np.float32) if g is None else np.ascontiguousarray(g.numpy())
+            for g, s in zip(picture_gradients, shapes, strict=True)
+        )
+        rows = np.empty((len(ctx.views), layout.CAMERA_GRADIENT))
+        columns = settings.tile_shape[1]
+        with jit.guard():
+            for v, view in enumerate(ctx.views):
+                pictures = alpha[v].numpy(), depth[v].numpy()
+                rows[v] = _view_gradients(view, arrays, settings, columns, pictures, tuple(g[v] for g in incoming), gradients)
+        return (*map(torch.from_numpy, gradients), torch.from_numpy(rows), None, None)
+
+
 def camera_rows(cameras: Cameras) -> Tensor:
     """Pack cameras as ``V 19`` float64: R_cam_world, t_cam_world, center_world, fx, fy, cx, cy. Differentiable."""
     T_world_cam, K = cameras.T_world_cam.double(), cameras.K.double()
@@ -237,14 +264,11 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, options: RasterOptions) ->
         linked=options.contribution,
     )
     tensors = tuple(t.float() for t in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh))
-    views: list[_View] = []
-    color, alpha, depth = _Draw.apply(*tensors, camera_rows(cameras), settings, views)
-    median, normals, contribution = None, None, None
-    if options.median_depth or options.normals or options.contribution:
-        arrays = tuple(np.ascontiguousarray(t.detach().numpy()) for t in tensors)
-        with jit.guard():
-            parts = [_extra_pictures(view, arrays, settings, options) for view in views]
-        median, normals, contribution = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
+    report = _Report(options)
+    color, alpha, depth = _Draw.apply(*tensors, camera_rows(cameras), settings, report)
+    if any(report.dropped):
+        logger.warning("%d Gaussians are not finite or have an opacity outside [0, 1]; they are not drawn", max(report.dropped))
+    median, normals, contribution = report.stacked()
     return Rendering(
         color=color,
         alpha=alpha,
@@ -252,4 +276,5 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, options: RasterOptions) ->
         median_depth=median if options.median_depth else None,
         normals=normals if options.normals else None,
         contribution=contribution if options.contribution else None,
+        dropped=tuple(report.dropped),
     )

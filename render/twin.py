@@ -64,11 +64,11 @@ def sh_basis(count: int, directions: Tensor) -> Tensor:
 
 
 def finite_mask(gaussians: Gaussians) -> Tensor:
-    """True for Gaussians that can be drawn at all: finite, and opacity within [0, 1]."""
+    """True for Gaussians that can be drawn at all: finite, a quaternion with a direction, and opacity within [0, 1]."""
     mask = (gaussians.opacities >= 0) & (gaussians.opacities <= 1)
     for tensor in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.sh):
         mask &= torch.isfinite(tensor.flatten(1)).all(dim=1)
-    return mask & (gaussians.quats.abs().sum(dim=1) > 0)
+    return mask & (gaussians.quats != 0).any(dim=1)
 
 
 def project(gaussians: Gaussians, cameras: Cameras, view: int, options: RasterOptions) -> Splats:
@@ -193,4 +193,5 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, options: RasterOptions) ->
         median_depth=median if options.median_depth else None,
         normals=normals if options.normals else None,
         contribution=contribution if options.contribution else None,
+        dropped=(int((~finite_mask(gaussians)).sum()),) * len(cameras),
     )

@@ -4,7 +4,8 @@ Input: what ``forward`` saved and the gradients of the pictures. Output: one row
 hit's slot, so that a splat's rows lie together and no two tiles write the same place: no atomics, the same result on any number
 of threads.
 Method: transmittance is recovered by dividing by (1 - alpha) from the saved final value; what lies behind a hit is accumulated
-in one number per pixel, since the colour gradients of that pixel are known. Source: Kerbl et al. 2023, appendix C.
+in one number per pixel, since the colour gradients of that pixel are known. Source: Kerbl et al. 2023, appendix C. The mean
+depth sum(w z) / sum(w) changes by (z - mean) / sum(w) with each weight, so it needs nothing accumulated.
 Does not: touch 3-D quantities; that is ``reduce``.
 """
 
@@ -21,11 +22,11 @@ from .layout import BLUE, CURVE_Y, DEPTH, EXTENT_Y, GREEN, HIT_GRADIENT, LOG2_OP
 from .tiles import pixel_interval
 
 _CAP = np.float32(ALPHA_CAP)
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_ZERO, _ONE, _TINY = np.float32(0.0), np.float32(1.0), np.float32(1e-10)
 _AHEAD = 12
 
-T, STOP, BEHIND, GR, GG, GB, GD = 0, PIXELS, 2 * PIXELS, 3 * PIXELS, 4 * PIXELS, 5 * PIXELS, 6 * PIXELS
-PLANES = 7
+T, STOP, BEHIND, GR, GG, GB, GD, MEAN_DEPTH = (plane * PIXELS for plane in range(8))
+PLANES = 8
 
 
 @inlined
@@ -42,11 +43,11 @@ def load_gradients(state, background, left, top, alpha, depth, grad_color, grad_
                     state[plane * PIXELS + at] = _ZERO
                 continue
             red, green, blue = grad_color[y, x, 0], grad_color[y, x, 1], grad_color[y, x, 2]
-            covered = max(_ONE - state[T + at], np.float32(1e-10))
-            along = grad_depth[y, x] / covered
-            cover = grad_alpha[y, x] - along * depth[y, x]
-            state[GR + at], state[GG + at], state[GB + at], state[GD + at] = red, green, blue, along
-            state[BEHIND + at] = state[T + at] * (background[0] * red + background[1] * green + background[2] * blue - cover)
+            state[GR + at], state[GG + at], state[GB + at] = red, green, blue
+            state[GD + at] = grad_depth[y, x] / max(alpha[y, x], _TINY)
+            state[MEAN_DEPTH + at] = depth[y, x]
+            behind = background[0] * red + background[1] * green + background[2] * blue - grad_alpha[y, x]
+            state[BEHIND + at] = state[T + at] * behind
 
 
 @kernel
@@ -83,7 +84,7 @@ def gather_hits(begin, end, hit_rows, hit_slots, splats, left, top, state, sums,
             weight = before * alpha
             g_red, g_green = load(state, GR + at), load(state, GG + at)
             g_blue, g_depth = load(state, GB + at), load(state, GD + at)
-            own = fma(red, g_red, fma(green, g_green, fma(blue, g_blue, depth * g_depth)))
+            own = fma(red, g_red, fma(green, g_green, fma(blue, g_blue, (depth - load(state, MEAN_DEPTH + at)) * g_depth)))
             behind = load(state, BEHIND + at)
             v = alpha * fnma(behind, rest, before * own)
             v = select_ge(cap, full, v, zero)

@@ -76,7 +76,7 @@ def _draw_tile(tile, starts, hit_rows, hit_slots, splats, normals, columns_of_ti
     start_tile(state, rows, columns)
     sums = np.empty(TILE, np.float32)
     flat = splats.reshape(-1)
-    with_normals, with_weights = normals.size > 0, hit_weights.size > 0
+    with_normals, with_weights = normals_out.size > 0, hit_weights.size > 0
     threshold, cap, stop, zero = splat(LOG2_ALPHA_MIN), splat(_CAP), splat(_STOP), splat(np.float32(0.0))
     half = splat(_HALF)
     first, last = 0, TILE - 1

@@ -3,7 +3,8 @@
 Input: splats and the runs of ``binning``. Output: color, alpha, depth; and, for gradients, the final transmittance and the
 number of hits each pixel lived through.
 
-A tile's state lies in planes of 16 rows x 16 lanes: transmittance T, red, green, blue, depth, stop. One hit updates the rows
+A tile's state lies in planes of 16 rows x 16 lanes: transmittance T, red, green, blue, depth, the sum of
+weights W, stop. W is 1 - T, but 1 - T has no digits left where a pixel is barely covered, and depth divides by it. One hit updates the rows
 its ellipse reaches. There is no branch in the row loop. A finished pixel carries its transmittance negated: the test
 "next transmittance > 1e-4" then keeps failing by itself, and lanes outside the picture simply start finished.
 """
@@ -47,8 +48,8 @@ _CHECK = 16
 _AHEAD = 12
 """Hits by which splats are prefetched."""
 
-T, R, G, B, D, STOP = 0, PIXELS, 2 * PIXELS, 3 * PIXELS, 4 * PIXELS, 5 * PIXELS
-PLANES = 6
+T, R, G, B, D, W, STOP = 0, PIXELS, 2 * PIXELS, 3 * PIXELS, 4 * PIXELS, 5 * PIXELS, 6 * PIXELS
+PLANES = 7
 
 
 @inlined
@@ -116,6 +117,7 @@ def composite(begin, end, hit_rows, splats, left, top, state):
             store(state, G + at, fma(weight, green, load(state, G + at)))
             store(state, B + at, fma(weight, blue, load(state, B + at)))
             store(state, D + at, fma(weight, depth, load(state, D + at)))
+            store(state, W + at, weight + load(state, W + at))
         hit += 1
     return hit
 
@@ -127,16 +129,15 @@ def finish_tile(state, background, rows, columns, left, top, color, alpha, depth
     for row in range(rows):
         at = row * TILE
         through = magnitude(load(state, T + at))
-        covered = splat(_ONE) - through
         store(state, R + at, fma(through, back_red, load(state, R + at)))
         store(state, G + at, fma(through, back_green, load(state, G + at)))
         store(state, B + at, fma(through, back_blue, load(state, B + at)))
-        store(state, D + at, divide(load(state, D + at), maximum(covered, splat(_TINY))))
+        store(state, D + at, divide(load(state, D + at), maximum(load(state, W + at), splat(_TINY))))
         for column in range(columns):
             color[top + row, left + column, 0] = state[R + at + column]
             color[top + row, left + column, 1] = state[G + at + column]
             color[top + row, left + column, 2] = state[B + at + column]
-            alpha[top + row, left + column] = _ONE - abs(state[T + at + column])
+            alpha[top + row, left + column] = state[W + at + column]
             depth[top + row, left + column] = state[D + at + column]
 
 

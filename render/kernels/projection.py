@@ -148,7 +148,8 @@ def _project_part(begin, end, means, quats, scales, opacities, sh, sh_count, cam
         finite = wx + wy + wz + opacity
         finite += float(quats[g, 0]) + float(quats[g, 1]) + float(quats[g, 2]) + float(quats[g, 3])
         finite += float(scales[g, 0]) + float(scales[g, 1]) + float(scales[g, 2])
-        if finite - finite != 0.0 or opacity > 1.0 or opacity < 0.0:
+        turned = quats[g, 0] != 0.0 or quats[g, 1] != 0.0 or quats[g, 2] != 0.0 or quats[g, 3] != 0.0
+        if finite - finite != 0.0 or opacity > 1.0 or opacity < 0.0 or not turned:
             dropped += 1
             continue
         z = camera[6] * wx + camera[7] * wy + camera[8] * wz + camera[TRANSLATION + 2]
