@@ -60,7 +60,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
         return 0 if words else EXIT_USAGE
@@ -99,6 +99,8 @@ def _guarded(command: Command, words: list[str]) -> int:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up the way Ctrl-C does
+    if "--quiet" not in words:
+        logging.getLogger("render.kernels").setLevel(logging.INFO)  # says when half a minute goes into compiling
     try:
         module = import_module(command.module)
         arguments = parse(getattr(module, command.arguments), words[1:], f"recon {words[0]}")

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -136,13 +136,14 @@ def check_rasterizer() -> Iterator[Finding]:
 def check_threads() -> Iterator[Finding]:
     import numba
 
-    count = numba.get_num_threads()
-    try:
-        import_module("numba.np.ufunc.tbbpool")  # loads where Intel's TBB can be found
-    except ImportError as error:
-        yield Finding(name="threads", state="note", text=f"{count}; no TBB ({error}), so two threads must not draw at once")
+    from render.kernels.jit import prepare
+
+    layer, count = prepare(), numba.get_num_threads()
+    if layer in ("tbb", "omp"):
+        yield Finding(name="threads", state="ok", text=f"{count}, threading layer {layer}")
     else:
-        yield Finding(name="threads", state="ok", text=f"{count}, TBB present, layer {numba.config.THREADING_LAYER!r}")
+        text = f"{count}, threading layer {layer}: pictures are drawn one at a time; `pip install tbb` would allow several"
+        yield Finding(name="threads", state="note", text=text)
 
 
 def check_weights() -> Iterator[Finding]:

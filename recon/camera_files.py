@@ -197,7 +197,7 @@ def _load_ours(path: Path, data: Mapping[str, Any], views: Views) -> SfmResult:
     if data.get("format", FORMAT) != FORMAT:
         raise ValueError(f"format {data['format']!r} is not known; {FORMAT} is")
     frames = [frame for frame in data["frames"] if frame.get("registered", True)]
-    params, poses, sizes = [], [], []
+    params, T_world_cams, sizes = [], [], []
     for frame in frames:
         name = str(frame["name"])
         K = _numbers(frame["K"], (3, 3), f"K of {name}")
@@ -205,16 +205,16 @@ def _load_ours(path: Path, data: Mapping[str, Any], views: Views) -> SfmResult:
             raise ValueError(f"K of {name} should have positive focal lengths and no skew")
         bend = _numbers(frame.get("distortion") or [0.0] * 4, (4,), f"distortion of {name}")
         params.append([K[0, 0], K[1, 1], K[0, 2], K[1, 2], *bend])
-        poses.append(_rigid(frame["T_world_cam"], f"T_world_cam of {name}"))
+        T_world_cams.append(_rigid(frame["T_world_cam"], f"T_world_cam of {name}"))
         sizes.append((int(frame["width"]), int(frame["height"])))
-    return _from_frames(path, [str(frame["name"]) for frame in frames], params, poses, sizes, views)
+    return _from_frames(path, [str(frame["name"]) for frame in frames], params, T_world_cams, sizes, views)
 
 
 def _load_transforms(path: Path, data: Mapping[str, Any], views: Views) -> SfmResult:
     """Camera-to-world matrices in OpenGL axes (x right, y up, z back); intrinsics per frame or for all."""
     names = [str(frame["file_path"]) for frame in data["frames"]]
     rows = match_names(path, names, views)
-    params, poses, sizes = [], [], []
+    params, T_world_cams, sizes = [], [], []
     for name, row, frame in zip(names, rows, data["frames"], strict=True):
         merged = {**data, **frame}
         model = str(merged.get("camera_model", "OPENCV"))
@@ -225,9 +225,9 @@ def _load_transforms(path: Path, data: Mapping[str, Any], views: Views) -> SfmRe
         width = int(merged.get("w", views[row].original_width))
         height = int(merged.get("h", views[row].original_height))
         params.append(_transforms_intrinsics(name, merged, width, height))
-        poses.append(_rigid(frame["transform_matrix"], f"transform_matrix of {name}") @ OPENGL_TO_OPENCV)
+        T_world_cams.append(_rigid(frame["transform_matrix"], f"transform_matrix of {name}") @ OPENGL_TO_OPENCV)
         sizes.append((width, height))
-    return _from_frames(path, names, params, poses, sizes, views)
+    return _from_frames(path, names, params, T_world_cams, sizes, views)
 
 
 def _transforms_intrinsics(name: str, frame: Mapping[str, Any], width: int, height: int) -> list[float]:
@@ -248,13 +248,13 @@ def _transforms_intrinsics(name: str, frame: Mapping[str, Any], width: int, heig
 
 
 def _from_frames(
-    path: Path, names: list[str], params: list, poses: list[Tensor], sizes: list[tuple[int, int]], views: Views
+    path: Path, names: list[str], params: list, T_world_cams: list[Tensor], sizes: list[tuple[int, int]], views: Views
 ) -> SfmResult:
     rows = match_names(path, names, views)
     for name, row, size in zip(names, rows, sizes, strict=True):
         check_size(path, name, size, (views[row].original_width, views[row].original_height))
     result = {
-        "T_world_cam": torch.stack(poses)[:, :3].numpy(),
+        "T_world_cam": torch.stack(T_world_cams)[:, :3].numpy(),
         "params": np.array(params, np.float64).reshape(-1, 8),
         "sizes": np.array(sizes, np.int64).reshape(-1, 2),
         "points_world": np.zeros((0, 3)),
