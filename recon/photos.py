@@ -26,8 +26,8 @@ from .records import View, Views
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("JPEG", "MPO", "PNG")
-"""MPO is the JPEG of cameras that append a second picture; its first picture is read."""
+FORMATS = ("JPEG", "PNG")
+"""What Pillow may try. The MPO of cameras that append a second picture opens as JPEG; its first picture is read."""
 PROBE_SIDE = 64
 """Every photo is decoded once at about this size, so that broken files are found before work begins."""
 DRAFT_FACTOR = 2

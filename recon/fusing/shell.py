@@ -16,7 +16,6 @@ from ..geometry import inside_image, project, rgb_to_sh0, rotations_to_quats, sa
 from ..posed import PosedViews
 from ..records import Gaussians
 
-
 SPILL = 60.0
 """Sharpness of the spread of colours into unseen directions, per unit of cosine (about 10 degrees wide)."""
 

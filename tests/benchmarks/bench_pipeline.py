@@ -35,7 +35,7 @@ def data_root() -> Path:
     return root
 
 
-def score_set(name: str, out: Path, sources: list[str], every: int, max_gaussians: int | None) -> list[dict]:
+def score_set(name: str, options: argparse.Namespace) -> list[dict]:
     """Score one set with each depth source on the same cameras."""
     from dataclasses import replace
 
@@ -49,12 +49,12 @@ def score_set(name: str, out: Path, sources: list[str], every: int, max_gaussian
     from recon.quality.preview import preview_sheet
     from recon.quality.score import score_views, summarize
 
-    config = PipelineConfig(holdout=Holdout(every=every), fuse=FuseConfig(max_gaussians=max_gaussians))
+    config = PipelineConfig(holdout=Holdout(every=options.holdout), fuse=FuseConfig(max_gaussians=options.max_gaussians))
     tools, progress, ledger = build_tools(), Progress(), Ledger()
     rasterizer = tools.load_rasterizer("cpu")
     capture, _ = prepare_capture(data_root() / name / "images", config, ledger, progress)
     rows = []
-    for source in sources:
+    for source in options.depth:
         model = "mini" if source == "random" else source
         seeded = tools
         if source == "random":
@@ -64,7 +64,8 @@ def score_set(name: str, out: Path, sources: list[str], every: int, max_gaussian
 
             seeded = replace(tools, load_predictor=load_random)
         run_ledger = Ledger()
-        prediction = predict_depth(capture.inputs, replace(config, model=model), seeded, "cpu", run_ledger, progress)
+        chosen = replace(config, model=model, weights=options.weights if source == "mini" else None)
+        prediction = predict_depth(capture.inputs, chosen, seeded, "cpu", run_ledger, progress)
         fused = make_gaussians(capture.inputs, prediction, config, tools, rasterizer, "cpu", run_ledger, progress)
         scores = score_views(fused, capture.held_out, capture.lost_held_out, rasterizer)
         quality = summarize(scores)
@@ -81,7 +82,7 @@ def score_set(name: str, out: Path, sources: list[str], every: int, max_gaussian
         )
         shown = list(range(0, len(capture.held_out), max(1, len(capture.held_out) // 3)))[:3]
         sheet = preview_sheet(fused.gaussians, capture.held_out, shown, rasterizer)
-        Image.fromarray(sheet).save(out / f"{name}-{source}.png")
+        Image.fromarray(sheet).save(options.out / f"{name}-{source}.png")
         print(format_row(rows[-1]), flush=True)
     return rows
 
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--depth", nargs="+", default=list(SOURCES), choices=SOURCES)
     parser.add_argument("--holdout", type=int, default=4)
     parser.add_argument("--max-gaussians", type=int)
+    parser.add_argument("--weights", type=Path, help="weights of mini from a file instead of the shipped ones")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "bench_pipeline")
     parser.add_argument("--timing", help="time the command line on this set instead")
     parser.add_argument("--photos", type=int, default=12)
@@ -128,7 +130,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     rows = []
     for name in options.sets:
-        rows += score_set(name, options.out, options.depth, options.holdout, options.max_gaussians)
+        rows += score_set(name, options)
         (options.out / "results.json").write_text(json.dumps(rows, indent=1))
     for source in options.depth:
         mine = [row for row in rows if row["depth"] == source]
