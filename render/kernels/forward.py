@@ -3,10 +3,10 @@
 Input: splats and the runs of ``binning``. Output: color, alpha, depth; and, for gradients, the final transmittance and the
 number of hits each pixel lived through.
 
-A tile's state lies in planes of 16 rows x 16 lanes: transmittance T, red, green, blue, depth, the sum of
-weights W, stop. W is 1 - T, but 1 - T has no digits left where a pixel is barely covered, and depth divides by it. One hit updates the rows
-its ellipse reaches. There is no branch in the row loop. A finished pixel carries its transmittance negated: the test
-"next transmittance > 1e-4" then keeps failing by itself, and lanes outside the picture simply start finished.
+A tile's state lies in planes of 16 rows x 16 lanes: transmittance T, red, green, blue, depth, the sum of weights W, stop. W is
+1 - T, but 1 - T has no digits left where a pixel is barely covered, and depth divides by it. One hit updates the rows its ellipse
+reaches. There is no branch in the row loop. A finished pixel carries its transmittance negated: the test "next transmittance >
+1e-4" then keeps failing by itself, and lanes outside the picture simply start finished.
 """
 
 from __future__ import annotations
