@@ -98,6 +98,7 @@ def polish_guarded(
     prediction: Prediction | None = None,
     cameras_known: bool = False,
     seed: int = 0,
+    observe: Callable[[Job], None] | None = None,
 ) -> Guarded:
     """Polish a scene and keep the result only where photos that had no part in it agree.
 
@@ -107,17 +108,24 @@ def polish_guarded(
 
     Args:
         start: makes the scene to begin with from some of the photos.
+        observe: called after each step of the run on all photos (not of probes).
     """
     details = {"prediction": prediction, "cameras_known": cameras_known, "seed": seed, "progress": progress}
-    guards = choose_guards(len(posed))
-    if guards:
-        return _with_guards(start, posed, guards, seconds, config, rasterizer, details)
-    return _with_halves(start, posed, seconds, config, rasterizer, details)
+    if choose_guards(len(posed)):
+        return _with_guards(start, posed, seconds, config, rasterizer, details, observe)
+    return _with_halves(start, posed, seconds, config, rasterizer, details, observe)
 
 
 def _with_guards(
-    start: Start, posed: PosedViews, guards: list[int], seconds: float, config: PolishConfig, rasterizer: Rasterizer, details: dict
+    start: Start,
+    posed: PosedViews,
+    seconds: float,
+    config: PolishConfig,
+    rasterizer: Rasterizer,
+    details: dict,
+    observe: Callable[[Job], None] | None,
 ) -> Guarded:
+    guards = choose_guards(len(posed))
     others = [i for i in range(len(posed)) if i not in guards]
     scene = start(others)
     before = guard_psnr(scene.gaussians, posed, guards, rasterizer)
@@ -125,7 +133,7 @@ def _with_guards(
     best, best_psnr, partial = finish(job), before, False
     after, kept_at = before, 0.0
     for share in JUDGED_AT:
-        partial = run_until(job, share)
+        partial = run_until(job, share, observe)
         after = _judged(job, guards)
         if after >= best_psnr - TOLERANCE_DB:
             best, best_psnr, kept_at = finish(job, partial=partial), after, job.clock.share
@@ -136,7 +144,7 @@ def _with_guards(
         note += f"; the state at {kept_at:.0%} of the time was kept, because they fell to {after:.2f} dB afterwards"
     elif kept_at and not partial:
         job.use_views(range(len(posed)))
-        partial = run_until(job, 1.0)
+        partial = run_until(job, 1.0, observe)
         best = finish(job, partial=partial)
         note += "; then they joined the others"
     verdict = Verdict(
@@ -175,7 +183,13 @@ def gentle(config: PolishConfig) -> PolishConfig:
 
 
 def _with_halves(
-    start: Start, posed: PosedViews, seconds: float, config: PolishConfig, rasterizer: Rasterizer, details: dict
+    start: Start,
+    posed: PosedViews,
+    seconds: float,
+    config: PolishConfig,
+    rasterizer: Rasterizer,
+    details: dict,
+    observe: Callable[[Job], None] | None,
 ) -> Guarded:
     """Two-fold judgement with few photos."""
     settings = {"full": config, "gentle": gentle(config)}
@@ -192,7 +206,7 @@ def _with_halves(
     name, stop = choice
     left = (1 - 4 * PROBE_SHARE) * seconds
     job = begin(whole.gaussians, posed, left, settings[name], rasterizer, far_count=whole.shell_count, **details)
-    partial = run_until(job, 0.5 if stop == 0 else 1.0)
+    partial = run_until(job, 0.5 if stop == 0 else 1.0, observe)
     result = finish(job, partial=partial)
     note += f"; '{name}' was run on all photos"
     verdict = Verdict(stage="polish", psnr_before=base, psnr_after=best, kept=True, guards=posed.names, note=note)
