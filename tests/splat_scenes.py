@@ -47,7 +47,10 @@ def apart(wanted: Gaussians, read: Gaussians) -> Apart:
     nearest = torch.cdist(wanted.means.double(), read.means.double()).argmin(dim=1)
     assert len(nearest.unique()) == len(wanted), "two Gaussians were read at one place"
     other = read.select(nearest)
-    cosine = (wanted.quats.double() * other.quats.double()).sum(dim=1).abs().clamp(max=1.0)
+    w, x, y, z = other.quats.double().unbind(dim=1)
+    # an ellipsoid looks the same after half a turn about one of its axes
+    same = torch.stack([torch.stack(q, dim=1) for q in ((w, x, y, z), (-x, w, z, -y), (-y, -z, w, x), (-z, y, -x, w))])
+    cosine = (wanted.quats.double() * same).sum(dim=2).abs().amax(dim=0).clamp(max=1.0)
     count = min(wanted.sh.shape[1], other.sh.shape[1])
     rest = (wanted.sh - other.sh[:, : wanted.sh.shape[1]])[:, 1:count] if count > 1 else torch.zeros(1)
     return Apart(
