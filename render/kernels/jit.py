@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import hashlib
 import importlib.metadata
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -29,19 +32,40 @@ _thread_safe = False
 _launch = threading.RLock()
 
 
+@functools.cache
+def _source_stamp() -> str:
+    """Digest of every file the kernels are made from."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [folder.parent / "constants.py", *sorted(folder.glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cached(dispatcher: Any) -> Any:
+    """Tie a compiled function's cache to all kernel files.
+
+    Numba ties it to the one file the function stands in, and would keep a kernel whose inlined parts, defined elsewhere, changed.
+    """
+    file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if file is not None:
+        file._source_stamp = _source_stamp()
+    return dispatcher
+
+
 def kernel(function: Callable) -> Any:
     """Compile a serial kernel that releases the GIL."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FLAGS)(function)
+    return _cached(numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FLAGS)(function))
 
 
 def inlined(function: Callable) -> Any:
     """Compile a small function that is always inlined into its caller."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FLAGS, forceinline=True)(function)
+    return _cached(numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FLAGS, forceinline=True)(function))
 
 
 def parallel(function: Callable) -> Any:
     """Compile a launcher: a ``prange`` over parts that calls serial kernels. Kept small, since parallel compilation is slow."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function)
+    return _cached(numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function))
 
 
 class _Announcer(event.Listener):
