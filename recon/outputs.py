@@ -1,7 +1,7 @@
 """The OUT folder, written in one piece.
 
-Input: everything a run made. Output: scene.ply, cameras.json, transforms.json, colmap/, preview.png, orbit.mp4, report.json.
-Does not: leave half a folder; files are written beside OUT and moved into place at the end.
+Input: everything a run made. Output: scene.ply, cameras.json, transforms.json, colmap/, preview.png, orbit.mp4, report.json,
+report.html. Does not: leave half a folder; files are written beside OUT and moved into place at the end.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from .files import write_json_atomic
 from .fuse import Fused
 from .ply import write_ply
 from .progress import Progress
+from .quality.html_report import build_html, error_maps
 from .quality.preview import preview_sheet
-from .records import Cameras, Gaussians, Rasterizer
+from .records import Cameras, Gaussians, Rasterizer, Views
 
 if TYPE_CHECKING:
     from .config import PipelineConfig
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 PREVIEW_ROWS = 4
 VIDEO_FRAMES, VIDEO_FPS = 90, 30
-RESULT_NAMES = {"scene.ply", "cameras.json", "transforms.json", "colmap", "preview.png", "orbit.mp4", "report.json"}
+RESULT_NAMES = {"scene.ply", "cameras.json", "transforms.json", "colmap", "preview.png", "orbit.mp4", "report.json", "report.html"}
 
 
 def check_writable(out: Path) -> None:
@@ -88,15 +89,29 @@ def write_outputs(
         if config.video:
             cameras = tools.orbit(capture.inputs.cameras, frames=VIDEO_FRAMES)
             tools.write_video(partial / "orbit.mp4", draw_frames(fused.gaussians, cameras, rasterizer, progress), fps=VIDEO_FPS)
+        report["photos"]["folder"] = photo_folder(capture.views, out)
         report["files"] = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.is_file()}
         report["seconds"] = dict(ledger.seconds)
         write_json_atomic(partial / "report.json", report)
+        shown = capture.held_out if len(capture.held_out) else capture.inputs
+        maps = error_maps(fused.gaussians, shown, rasterizer)
+        page = build_html(report, capture.inputs.cameras, maps, title=f"Reconstruction {out.name}")
+        (partial / "report.html").write_text(page, encoding="utf-8")
         progress.update("write", 1.0)
         move_into_place(partial, out)
     except OSError as error:
         raise UserError(f"Writing {out} failed: {error.strerror or error}.", "Free some space or name another folder.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def photo_folder(views: Views, out: Path) -> str | None:
+    """Where the photos are, seen from OUT, so that the viewer finds them again; None when no one folder explains their names."""
+    roots = {view.path.parents[view.name.count("/")].resolve() for view in views}
+    root = roots.pop() if len(roots) == 1 else None
+    if root is None or root.anchor != out.resolve().anchor:
+        return None
+    return Path(os.path.relpath(root, out.resolve())).as_posix()
 
 
 def draw_frames(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, progress: Progress) -> Iterator[np.ndarray]:
