@@ -201,8 +201,8 @@ def cast_depth(primitives, T_world_cam, K, height, width, cell):
 
 
 @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
-def cast_colors(primitives, atlas, sky, light, T_world_cam, K, height, width):
-    """Colours ``V height width 3``, two rays a pixel.
+def cast_colors(primitives, atlas, sky, light, T_world_cam, K, height, width, samples):
+    """Colours ``V height width 3``, one or two rays a pixel.
 
     ``sky`` holds texture, texture scale, gain (3) and horizon colour (3); ``light`` a direction and the ambient share.
     """
@@ -213,8 +213,8 @@ def cast_colors(primitives, atlas, sky, light, T_world_cam, K, height, width):
         direction, out, hit = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
         origin = T_world_cam[view, :3, 3]
         for column in range(width):
-            for sample in range(2):
-                shift = 0.25 if sample == 0 else 0.75
+            for sample in range(samples):
+                shift = (sample + 0.5) / samples
                 _ray(T_world_cam[view], K[view], column + shift, row + 1 - shift, direction)
                 t, n = _nearest(primitives, origin[0], origin[1], origin[2], direction[0], direction[1], direction[2])
                 if n < 0:
@@ -230,5 +230,5 @@ def cast_colors(primitives, atlas, sky, light, T_world_cam, K, height, width):
                     hit[0], hit[1], hit[2] = _to_local(p, x - p[1], y - p[2], z - p[3])
                     _shade(p, atlas, light, hit, direction, t, K[view, 0, 0], out)
                 for c in range(3):
-                    image[view, row, column, c] += 0.5 * out[c]
+                    image[view, row, column, c] += out[c] / samples
     return image

@@ -21,6 +21,9 @@ __all__ = ["Capture", "WorldConfig", "Worlds", "generated_textures", "load_textu
 
 Array = np.ndarray
 STYLES = ("orbit", "forward", "walk", "wide")
+MANY_PIXELS = 40_000
+"""Photos with more pixels are cast with one ray a pixel instead of two."""
+STYLE_SHARES = (0.35, 0.33, 0.12, 0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,24 +118,29 @@ class Worlds:
     def capture(self, views: int, height: int, width: int) -> Capture:
         """Make a world and photograph it. Sizes are multiples of 8 in pixels."""
         rng = self.rng
-        for _ in range(50):
-            primitives, target, reach = self._world()
-            style = str(rng.choice(STYLES, p=(0.3, 0.3, 0.2, 0.2)))
-            T_world_cam = self._cameras(views, style, target, reach)
-            K = self._intrinsics(views, height, width)
-            coarse = raycast.cast_depth(primitives, T_world_cam, K, height, width, 8)
-            if self._usable(coarse):
-                break
+        primitives, style, reach, T_world_cam, K, coarse = self._scene(views, height, width)
         depth = {cell: raycast.cast_depth(primitives, T_world_cam, K, height, width, cell) for cell in (2, 4)}
         depth[8] = coarse
         light = np.append(self._unit(), rng.uniform(0.5, 0.95)).astype(np.float32)
         sky = np.array([self._texture(), rng.uniform(0.2, 1.0), *rng.uniform(0.0, 0.5, 3), *rng.uniform(0.2, 0.8, 3)], np.float32)
-        images = raycast.cast_colors(primitives, self.atlas, sky, light, T_world_cam, K, height, width)
+        samples = 1 if height * width > MANY_PIXELS else 2
+        images = raycast.cast_colors(primitives, self.atlas, sky, light, T_world_cam, K, height, width, samples)
         reported = T_world_cam
         if self.config.photographic:
             images = photograph(images, rng)
             reported = self._camera_errors(T_world_cam, K, reach)
         return Capture(np.clip(images, 0, 1), K, reported, depth, self._range(coarse), style)
+
+    def _scene(self, views: int, height: int, width: int) -> tuple[Array, str, float, Array, Array, Array]:
+        """Draw worlds and paths until the cameras see something; returns the depth at 8 x 8 blocks with them."""
+        while True:
+            primitives, target, reach = self._world()
+            style = str(self.rng.choice(STYLES, p=STYLE_SHARES))
+            T_world_cam = self._cameras(views, style, target, reach)
+            K = self._intrinsics(views, height, width)
+            coarse = raycast.cast_depth(primitives, T_world_cam, K, height, width, 8)
+            if self._usable(coarse):
+                return primitives, style, reach, T_world_cam, K, coarse
 
     def _texture(self) -> int:
         total = self.atlas[0].shape[0]
@@ -225,8 +233,8 @@ class Worlds:
         """Camera-to-world matrices along one capture style."""
         rng = self.rng
         azimuth, elevation = rng.uniform(0, 6.28), rng.uniform(-0.05, 0.7)
-        step = {"orbit": rng.uniform(0.05, 0.3), "wide": rng.uniform(0.25, 0.6)}.get(style, 0.0)
-        baseline = reach * math.exp(rng.uniform(math.log(0.03), math.log(0.35)))
+        step = {"orbit": rng.uniform(0.08, 0.3), "wide": rng.uniform(0.25, 0.5)}.get(style, 0.0)
+        baseline = reach * math.exp(rng.uniform(math.log(0.1), math.log(0.5)))
         roll = math.pi / 2 if rng.random() < 0.1 else 0.0
         out = np.tile(np.eye(4, dtype=np.float32), (views, 1, 1))
         for i in range(views):
@@ -240,7 +248,7 @@ class Worlds:
                 center = center + R_world_cam @ (rng.uniform(-1, 1, 3) * np.array([1, 0.6, 0.25]) * baseline)
                 R_world_cam = R_world_cam @ _euler(*rng.normal(0, 0.04, 3))
             elif style == "walk":
-                center = center + R_world_cam @ (np.array([rng.normal(0, 0.3), rng.normal(0, 0.15), place]) * baseline * 0.7)
+                center = center + R_world_cam @ (np.array([rng.normal(0, 0.6), rng.normal(0, 0.25), place]) * baseline * 0.7)
                 R_world_cam = R_world_cam @ _euler(rng.normal(0, 0.1), *rng.normal(0, 0.03, 2))
             out[i, :3, :3], out[i, :3, 3] = R_world_cam, center
         return out
