@@ -26,6 +26,9 @@ FOCAL_GUESS = 1.2
 MATCH_BLOCKS = 12
 """Pairs are matched in this many blocks, with news after each."""
 
+MIN_INLIERS = 15
+"""Matches that must fit one two-view geometry for a pair of photos to agree."""
+
 STRICT = {"init_min_tri_angle": 16.0, "init_min_num_inliers": 100, "abs_pose_min_num_inliers": 30, "min_num_matches": 15}
 RELAXED = {"init_min_tri_angle": 4.0, "init_min_num_inliers": 30, "abs_pose_min_num_inliers": 15, "min_num_matches": 10}
 ENOUGH = 0.8
@@ -82,8 +85,9 @@ def fill_database(path: Path, job: dict[str, np.ndarray], camera_of: np.ndarray)
 
 
 def match(path: Path, pairs: np.ndarray, seed: int) -> int:
-    """Match the chosen pairs and verify them by their two-view geometry; returns how many were verified."""
+    """Match the chosen pairs and verify them by their two-view geometry; returns how many agree."""
     verification = pycolmap.TwoViewGeometryOptions()
+    verification.min_num_inliers = MIN_INLIERS
     verification.ransac.random_seed = seed
     listed = path.with_name("pairs.txt")
     options = pycolmap.ImportedPairingOptions()
@@ -94,9 +98,9 @@ def match(path: Path, pairs: np.ndarray, seed: int) -> int:
         pycolmap.match_image_pairs(path, pairing_options=options, verification_options=verification)
         say(step="matching", fraction=number / len(blocks))
     database = pycolmap.Database.open(path)
-    verified = database.num_verified_image_pairs()
+    _, inliers = database.read_two_view_geometry_num_inliers()
     database.close()
-    return verified
+    return sum(count >= MIN_INLIERS for count in inliers)
 
 
 def map_photos(path: Path, choice: dict[str, Any], seed: int, views: int) -> pycolmap.Reconstruction | None:

@@ -30,10 +30,8 @@ EXHAUSTIVE_UP_TO = 16
 """Captures of up to this many photos are matched all against all."""
 PROBES = 192
 """Features of largest scale per photo, on which pairs are judged before they are matched fully."""
-PROBE_MATCHES = 4
-"""A pair with this many mutual matches among the probes is matched fully."""
-PARTNERS, FOLLOWERS = 8, 3
-"""Best-scoring partners, and next photos in name order, that every photo is matched with in any case."""
+PARTNERS, FOLLOWERS = 10, 3
+"""Every photo is matched with its best partners by probes and with the next photos in name order: linear in the photos."""
 MAX_RATIO = 0.8
 """Greatest ratio of the angles to the nearest and the second nearest descriptor (Lowe 2004, section 7.1)."""
 
@@ -133,9 +131,9 @@ def probe_scores(features: Sequence[Features]) -> np.ndarray:
 
 
 def choose_pairs(features: Sequence[Features]) -> list[tuple[int, int]]:
-    """Choose which photos to match: all for a small capture, else those whose largest features agree.
+    """Choose which photos to match: all pairs of a small capture, else each photo with its best partners and its followers.
 
-    Every photo also keeps its best partners and its followers in name order, so that none is cut off by the pre-check.
+    The partners are those whose largest features agree most; the followers hold a walk together where features fail.
 
     Returns:
         Pairs (i, j) with i < j, sorted.
@@ -144,7 +142,7 @@ def choose_pairs(features: Sequence[Features]) -> list[tuple[int, int]]:
     if count <= EXHAUSTIVE_UP_TO:
         return [(i, j) for i in range(count) for j in range(i + 1, count)]
     scores = probe_scores(features)
-    pairs = {(int(i), int(j)) for i, j in np.argwhere(np.triu(scores, 1) >= PROBE_MATCHES)}
+    pairs: set[tuple[int, int]] = set()
     for i in range(count):
         partners = [int(j) for j in np.argsort(-scores[i], kind="stable") if j != i][:PARTNERS]
         partners += range(i + 1, min(i + 1 + FOLLOWERS, count))
