@@ -104,9 +104,8 @@ def breaches(path: str, tree: ast.Module) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", product_files())
-def test_file_imports_only_what_its_room_may(path: str) -> None:
-    assert breaches(path, parse(path)) == []
+def test_files_import_only_what_their_rooms_may() -> None:
+    assert [breach for path in product_files() for breach in breaches(path, parse(path))] == []
 
 
 @pytest.mark.parametrize(
@@ -128,15 +127,22 @@ def test_a_breach_is_seen(path: str, source: str, wanted: int) -> None:
     assert bool(breaches(path, ast.parse(source))) == bool(wanted)
 
 
-@pytest.mark.parametrize("path", product_files())
-def test_names_follow_the_house(path: str) -> None:
-    stem = Path(path).stem
-    assert stem not in BANNED_FILE_NAMES
-    assert not stem.endswith(BANNED_SUFFIXES)
-    given = dict(names_given(parse(path)))
-    assert {name: line for name, line in given.items() if name in BANNED_NAMES} == {}
-    twins = {name for name in given for suffix in BANNED_SUFFIXES if name.endswith(suffix) and name.removesuffix(suffix) in given}
-    assert twins == set(), "a second version beside the first"
+def test_names_follow_the_house() -> None:
+    found = []
+    for path in product_files():
+        stem = Path(path).stem
+        if stem in BANNED_FILE_NAMES or stem.endswith(BANNED_SUFFIXES):
+            found.append(path)
+        given = dict(names_given(parse(path)))
+        found += [
+            f"{path}:{line}: {name}" for name, line in given.items() if name in BANNED_NAMES or is_second_version(name, given)
+        ]
+    assert found == []
+
+
+def is_second_version(name: str, given: dict[str, int]) -> bool:
+    """Tell whether ``name`` is another name of the file with a suffix such as `_old`."""
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in given for suffix in BANNED_SUFFIXES)
 
 
 def names_given(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -150,21 +156,19 @@ def names_given(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield node.id, node.lineno
 
 
-@pytest.mark.parametrize("path", product_files())
-def test_file_is_one_idea_long(path: str) -> None:
-    assert len((helpers.REPOSITORY / path).read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+def test_files_are_one_idea_long() -> None:
+    lengths = {path: len((helpers.REPOSITORY / path).read_text(encoding="utf-8").splitlines()) for path in product_files()}
+    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
-@pytest.mark.parametrize("path", product_files())
-def test_file_says_what_it_is_for(path: str) -> None:
-    tree = parse(path)
-    assert not tree.body or ast.get_docstring(tree), f"{path} has no module docstring"
+def test_files_say_what_they_are_for() -> None:
+    assert [path for path in product_files() if parse(path).body and not ast.get_docstring(parse(path))] == []
 
 
-@pytest.mark.parametrize("path", product_files())
-def test_no_exception_is_swallowed(path: str) -> None:
+def test_no_exception_is_swallowed() -> None:
     swallowed = [
-        node.lineno
+        f"{path}:{node.lineno}"
+        for path in product_files()
         for node in ast.walk(parse(path))
         if isinstance(node, ast.ExceptHandler)
         and all(isinstance(line, ast.Pass) for line in node.body)
