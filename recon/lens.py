@@ -32,6 +32,27 @@ def to_opencv(K: Float[Tensor, "3 3"]) -> np.ndarray:
     return moved
 
 
+def sampling_map(
+    K: Float[Tensor, "3 3"], distortion: np.ndarray, *, K_out: Float[Tensor, "3 3"], width_out: int, height_out: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where in the photo each pixel of the pinhole picture is seen, in OpenCV's pixels (centres at integers), each ``H W``."""
+    return cv2.initUndistortRectifyMap(to_opencv(K), distortion, np.eye(3), to_opencv(K_out), (width_out, height_out), cv2.CV_32FC1)
+
+
+def radius_squared(K: Float[Tensor, "3 3"], width: int, height: int) -> np.ndarray:
+    """Squared distance of every pixel's ray from the optical axis at z = 1, ``H W``."""
+    x = (np.arange(width) + 0.5 - float(K[0, 2])) / float(K[0, 0])
+    y = (np.arange(height) + 0.5 - float(K[1, 2])) / float(K[1, 1])
+    return np.square(x)[None] + np.square(y)[:, None]
+
+
+def turning_radius_squared(k1: float, k2: float) -> float:
+    """Squared radius up to which r (1 + k1 r^2 + k2 r^4) grows; rays beyond would fold back into the photo."""
+    roots = np.roots([5 * k2, 3 * k1, 1.0])
+    real = [float(root.real) for root in roots if abs(root.imag) < 1e-12 and root.real > 0]
+    return min(real, default=np.inf)
+
+
 def undistort(
     image: Float[Tensor, "H W 3"],
     K: Float[Tensor, "3 3"],
@@ -56,11 +77,10 @@ def undistort(
     if straight and (width, height) == (width_out, height_out) and torch.equal(K, K_out):
         return image, torch.ones(height, width, dtype=torch.bool)
     bend = np.zeros(4) if distortion is None else distortion.double().numpy()
-    map_x, map_y = cv2.initUndistortRectifyMap(
-        to_opencv(K), bend, np.eye(3), to_opencv(K_out), (width_out, height_out), cv2.CV_32FC1
-    )
+    map_x, map_y = sampling_map(K, bend, K_out=K_out, width_out=width_out, height_out=height_out)
     drawn = cv2.remap(image.numpy(), map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     inside = (map_x >= -0.5) & (map_y >= -0.5) & (map_x <= width - 0.5) & (map_y <= height - 0.5)
+    inside &= radius_squared(K_out, width_out, height_out) < turning_radius_squared(float(bend[0]), float(bend[1]))
     return torch.from_numpy(drawn).clamp_(0, 1) * torch.from_numpy(inside)[..., None], torch.from_numpy(inside)
 
 

@@ -43,10 +43,9 @@ def up_world(cameras: Cameras) -> Float[Tensor, " 3"]:
     kept = cameras.registered_mask
     R = cameras.T_world_cam[kept, :3, :3].double()
     ups = -R[:, :, 1]
-    mean_up = mean_direction(ups)
-    if float(mean_up.norm()) < MIN_AGREEMENT:
+    if float(ups.mean(0).norm()) < MIN_AGREEMENT:
         return torch.nn.functional.normalize(-mean_direction(R[:, :, 2]), dim=0)
-    mean_up = torch.nn.functional.normalize(mean_up, dim=0)
+    mean_up = torch.nn.functional.normalize(mean_direction(ups), dim=0)
     rights = R[:, :, 0]
     values, vectors = torch.linalg.eigh(rights.T @ rights / len(rights))
     candidate = vectors[:, 0] * torch.sign(vectors[:, 0] @ mean_up)
