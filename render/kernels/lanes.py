@@ -219,7 +219,7 @@ def magnitude(typing_context, a):
 
 @intrinsic
 def divide(typing_context, a, b):
-    """a / b through the machine's reciprocal estimate and one Newton step where it has one (1 ulp or so)."""
+    """a / b; the machine may multiply by the reciprocal."""
 
     def lower(context, builder, sig, args):
         return builder.fdiv(args[0], args[1], flags=("arcp",))
