@@ -62,7 +62,7 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     """
     count, coefficients = gaussians.sh.shape[:2]
     opacity = gaussians.opacities.double().clamp(EDGE, 1 - EDGE)
-    rest = gaussians.sh[:, 1:].transpose(1, 2).reshape(count, -1)
+    rest = gaussians.sh[:, 1:].transpose(1, 2).reshape(count, 3 * (coefficients - 1))
     parts = [gaussians.means, gaussians.sh[:, 0], rest, torch.logit(opacity)[:, None], gaussians.scales.log(), gaussians.quats]
     table = torch.cat([part.detach().cpu().float() for part in parts], dim=1).numpy()
     if not np.isfinite(table).all():
@@ -81,14 +81,14 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
         file.write(np.ascontiguousarray(table, dtype="<f4").tobytes())
 
 
-def _parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int]:
-    """Return the number of vertices, their record type and where their data starts."""
+def _parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int, bool]:
+    """Return the number of vertices, their record type, where their data starts, and whether nothing else follows them."""
     end = head.find(b"end_header")
     newline = head.find(b"\n", end)
     if not head.startswith(b"ply") or end < 0 or newline < 0:
         raise UserError(f"{path} is not a PLY file.", "Give a 3DGS PLY.")
     lines = head[:end].decode("ascii", "replace").split("\n")
-    count, fields, element, order = -1, [], "", ""
+    count, fields, element, order, alone = -1, [], "", "", True
     for line in (text.strip() for text in lines):
         words = line.split()
         if not words:
@@ -97,6 +97,7 @@ def _parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int]:
             order = words[1]
         elif words[0] == "element" and len(words) == 3:
             if element == "vertex":
+                alone = False
                 break
             element = words[1]
             if element != "vertex":
@@ -111,7 +112,7 @@ def _parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int]:
     if count < 0 or len({name for name, _ in fields}) != len(fields):
         raise UserError(f"{path}: its header is damaged.", "Export the file again.")
     sign = "<" if order == "binary_little_endian" else ">"
-    return count, np.dtype([(name, sign + kind) for name, kind in fields]), newline + 1
+    return count, np.dtype([(name, sign + kind) for name, kind in fields]), newline + 1, alone
 
 
 def read_ply(path: Path) -> Gaussians:
@@ -126,13 +127,19 @@ def read_ply(path: Path) -> Gaussians:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            count, record, start = _parse_header(path, file.read(MAX_HEADER_BYTES))
+            count, record, start, alone = _parse_header(path, file.read(MAX_HEADER_BYTES))
             missing = [name for name in WANTED if name not in (record.names or ())]
             if missing:
                 raise UserError(f"{path} holds no Gaussians: it lacks {', '.join(missing[:4])}.", "Give a 3DGS PLY.")
             if size - start < count * record.itemsize:
                 raise UserError(
                     f"{path} is cut short: {count:,} Gaussians need {count * record.itemsize:,} bytes, {size - start:,} are there.",
+                    "Copy or export the file again.",
+                )
+            surplus = size - start - count * record.itemsize
+            if alone and surplus >= record.itemsize:
+                raise UserError(
+                    f"{path} holds {surplus:,} bytes more than the {count:,} Gaussians its header announces.",
                     "Copy or export the file again.",
                 )
             file.seek(start)
@@ -174,6 +181,6 @@ def _to_gaussians(path: Path, table: np.ndarray) -> Gaussians:
         means=columns("x", "y", "z")[kept],
         quats=torch.nn.functional.normalize(quats[kept], dim=1),
         scales=scales[kept],
-        opacities=torch.sigmoid(columns("opacity")[:, 0])[kept],
+        opacities=torch.sigmoid(columns("opacity")[kept, 0]).clamp(EDGE, 1 - EDGE),
         sh=sh[kept].contiguous(),
     )
