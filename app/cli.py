@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -48,9 +49,16 @@ COMMANDS = {
     "view": Command("walk round a scene in the browser", "app.scene_commands", "ViewArguments", "view"),
     "app": Command("a local web page: drop photos, watch, look, download", "app.page", "PageArguments", "serve"),
     "batch": Command("one run for each sub-folder of a folder", "app.batch", "BatchArguments", "batch"),
+    "polish": Command("optimise a scene further against its photos", "app.polish_command", "PolishArguments", "polish_scene"),
+    "eval": Command("score a scene against photos", "app.eval_command", "EvalArguments", "evaluate"),
     "render": Command("pictures of a scene from its cameras, or a video", "app.scene_commands", "RenderArguments", "render"),
-    "export": Command("write a scene as another file", "app.scene_commands", "ExportArguments", "export"),
+    "export": Command("write a scene as another file, and check it", "app.export_command", "ExportArguments", "export"),
     "info": Command("what a scene is made of", "app.scene_commands", "InfoArguments", "info"),
+    "crop": Command("cut a part out of a scene", "app.scene_tools", "CropArguments", "crop"),
+    "clean": Command("remove floaters, outliers and what has no evidence", "app.scene_tools", "CleanArguments", "clean_scene"),
+    "merge": Command("join scenes that share one world", "app.scene_tools", "MergeArguments", "merge"),
+    "transform": Command("move, turn and scale a scene with its cameras", "app.scene_tools", "TransformArguments", "transform"),
+    "compare": Command("how two scenes differ", "app.scene_tools", "CompareArguments", "compare_scenes"),
     "doctor": Command("what this machine offers and which parts will be used", "app.doctor", "DoctorArguments", "doctor"),
     "train": Command("train a network from procedural scenes", "app.train", "TrainArguments", "train"),
 }
@@ -99,6 +107,7 @@ def _guarded(command: Command, words: list[str]) -> int:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up the way Ctrl-C does
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads sleep: spinning makes a busy machine crawl
     if "--quiet" not in words:
         logging.getLogger("render.kernels").setLevel(logging.INFO)  # says when half a minute goes into compiling
     try:

@@ -26,7 +26,7 @@ class LossConfig:
 
     ssim_share: float = 0.2
     """Share of 1 - SSIM in the loss, in [0, 1]; the rest is the pixel difference."""
-    square_share: float = 0.0
+    square_share: float = 0.5
     """Share of squared differences (scaled by ``square_scale``) in the pixel difference, in [0, 1]; the rest is absolute."""
     square_scale: float = 4.0
     """Factor on squared differences."""
@@ -83,7 +83,7 @@ def photo_loss(color: Float[Tensor, "H W 3"], target: Target, config: LossConfig
         leaf = color.detach().requires_grad_()
         value, squared = photo_loss_twin(leaf, target, config)
         (gradient,) = torch.autograd.grad(value, leaf)
-        return PhotoLoss(value=float(value), squared_error=float(squared), gradient=gradient)
+        return PhotoLoss(value=float(value.detach()), squared_error=float(squared.detach()), gradient=gradient)
     shares = np.array([config.ssim_share, config.square_share, config.square_scale], dtype=np.float32)
     gradient, value, squared = loss_and_gradient(
         color.detach().contiguous().numpy(),

@@ -54,7 +54,7 @@ class PolishConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     max_gaussians: int | None = None
     """Most Gaussians; None lets the seconds decide."""
-    depth_prior: float = 0.05
+    depth_prior: float = 0.02
     """Weight of the network's depth with few photos; fades to 0 with many."""
     opacity_prior: float = 0.01
     """Weight of the mean opacity in the loss with few photos; fades to 0 with many."""
