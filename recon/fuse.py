@@ -53,21 +53,21 @@ class FuseConfig:
     """Most Gaussians in the scene; None picks 60,000 on a CPU and 400,000 on CUDA."""
     evidence_views: int = 6
     """Neighbours that check a view's depth."""
-    sure_above: float = 0.45
+    sure_above: float = 0.5
     """Trust in [0, 1] from which depth is used as it is."""
     soft_above: float = 0.02
     """Trust in [0, 1] below which a pixel is not drawn."""
     soft_side_px: int = 4
     """Finest block side where depth is a guess; a power of two up to 16."""
-    soft_share: float = 0.15
+    soft_share: float = 0.06
     """Most of the budget that guesses may take."""
-    spread: float = 0.55
+    spread: float = 0.52
     """Sigma of a Gaussian over the side of its block."""
     shell: int = 4000
     """Directions of the far shell on the whole sphere; 0 leaves it out."""
     shell_radius: float = 3.0
     """Radius of the shell over the farthest depth."""
-    recolor_steps: int = 6
+    recolor_steps: int = 4
     """Passes of colour matching through the rasteriser; 0 leaves the photo's block means."""
 
 

@@ -18,6 +18,8 @@ from ..posed import PosedViews
 
 AGREE_REL = 0.015
 """Relative depth difference at which agreement has fallen to 1/e."""
+FLOATING = 0.3
+"""Confidence-weighted number of neighbours that must see through a point, twice those that support it, to reject it."""
 CLIP_REL = 0.1
 """Relative depth differences are clipped here before they are shown to the head."""
 
@@ -33,7 +35,8 @@ class Evidence:
     depth: Float[Tensor, "H W"]
     """z-depth after averaging with the neighbours that agree."""
     trust: Float[Tensor, "H W"]
-    """How much the depth can be relied on, in [0, 1]: own confidence raised by support, lowered by violation."""
+    """How much the depth can be relied on, in [0, 1]: own confidence raised by support, lowered by violation; 0 where the
+    neighbours find the point's place empty."""
 
 
 def at_photo_size(depth: Float[Tensor, "h w"], height: int, width: int, *, inverse: bool) -> Float[Tensor, "H W"]:
@@ -100,4 +103,5 @@ def gather_evidence(
     )
     supported = 1 - (1 - own_confidence) * torch.exp(-1.5 * support)
     trust = supported * torch.exp(-1.5 * (violation - 0.5 * support).clamp_min(0))
-    return Evidence(residuals=residuals, depth=depth_sum / depth_weight, trust=trust.clamp(0, 1))
+    floating = (violation > FLOATING) & (violation > 2 * support)
+    return Evidence(residuals=residuals, depth=depth_sum / depth_weight, trust=trust.clamp(0, 1) * ~floating)
