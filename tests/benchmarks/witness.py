@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ FLOOR_DB = 45.0
 PACKAGE = "@playcanvas/splat-transform@3.7.0"
 SWIFTSHADER_PLACES = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/opt/google/chrome", "/usr/lib64/chromium-browser")
 DEMO = ROOT / "out" / "demo"
-WIDTH, HEIGHT, FOV_DEG, NEAR = 640, 360, 60.0, 0.01
+NEAR, LONG_SIDE = 0.01, 640
 
 
 class CannotWitness(Exception):
@@ -67,7 +68,30 @@ def find_transform() -> list[str]:
     return [node, str(script)]
 
 
-def draw_elsewhere(ply: Path, position: torch.Tensor, target: torch.Tensor, folder: Path) -> np.ndarray:
+@dataclass(frozen=True)
+class Viewpoint:
+    """A level camera, as the other renderer's command line can name it."""
+
+    position: torch.Tensor
+    target: torch.Tensor
+    fov_deg: float
+    """Vertical field of view."""
+    width: int
+    height: int
+
+    def camera(self) -> Cameras:
+        """The same as a pinhole in a y-down world."""
+        forward = torch.nn.functional.normalize(self.target - self.position, dim=0)
+        right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), forward), dim=0)
+        T_world_cam = torch.eye(4)
+        T_world_cam[:3, :3] = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=1)
+        T_world_cam[:3, 3] = self.position
+        focal = self.height / 2 / math.tan(math.radians(self.fov_deg) / 2)
+        K = torch.tensor([[focal, 0.0, self.width / 2], [0.0, focal, self.height / 2], [0.0, 0.0, 1.0]])
+        return Cameras(T_world_cam=T_world_cam[None], K=K[None], width=self.width, height=self.height)
+
+
+def draw_elsewhere(ply: Path, view: Viewpoint, folder: Path) -> np.ndarray:
     """Draw a PLY with splat-transform; ``H W 3`` float in [0, 1] over black."""
     driver = find_swiftshader()
     manifest = folder / "swiftshader_icd.json"
@@ -75,39 +99,28 @@ def draw_elsewhere(ply: Path, position: torch.Tensor, target: torch.Tensor, fold
     libraries = os.pathsep.join([str(driver.parent), os.environ.get("LD_LIBRARY_PATH", "")])
     environment = {**os.environ, "VK_ICD_FILENAMES": str(manifest), "LD_LIBRARY_PATH": libraries}
     picture = folder / "elsewhere.webp"
-    place = [f"--camera-pos={','.join(f'{v:.9g}' for v in position.tolist())}"]
-    place += [f"--camera-target={','.join(f'{v:.9g}' for v in target.tolist())}"]
-    lens = [f"--camera-fov={FOV_DEG}", f"--camera-near={NEAR}", f"--resolution={WIDTH}x{HEIGHT}"]
+    # Its world is the file's turned by half a turn about z: y up, as in PlayCanvas.
+    turned = [(-point[0].item(), -point[1].item(), point[2].item()) for point in (view.position, view.target)]
+    place = [f"--camera-{name}={x:.9g},{y:.9g},{z:.9g}" for name, (x, y, z) in zip(("pos", "target"), turned, strict=True)]
+    lens = [f"--camera-fov={view.fov_deg:.9g}", f"--camera-near={NEAR}", f"--resolution={view.width}x{view.height}"]
     command = [*find_transform(), "-q", "-w", str(ply), *place, *lens, str(picture)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not picture.is_file():
         raise CannotWitness(f"splat-transform failed: {(done.stderr or done.stdout).strip()[-500:]}")
-    pixels = np.asarray(Image.open(picture).convert("RGBA"), dtype=np.float32) / 255
-    return pixels[..., :3]
+    return np.asarray(Image.open(picture).convert("RGB"), dtype=np.float32) / 255
 
 
-def level_camera(position: torch.Tensor, target: torch.Tensor) -> Cameras:
-    """A camera with the horizon level in a y-down world."""
-    forward = torch.nn.functional.normalize(target - position, dim=0)
-    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), forward), dim=0)
-    T_world_cam = torch.eye(4)
-    T_world_cam[:3, :3] = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=1)
-    T_world_cam[:3, 3] = position
-    focal = HEIGHT / 2 / math.tan(math.radians(FOV_DEG) / 2)
-    K = torch.tensor([[focal, 0.0, WIDTH / 2], [0.0, focal, HEIGHT / 2], [0.0, 0.0, 1.0]])
-    return Cameras(T_world_cam=T_world_cam[None], K=K[None], width=WIDTH, height=HEIGHT)
-
-
-def compare(name: str, gaussians: Gaussians, position: torch.Tensor, target: torch.Tensor, out: Path | None) -> float:
+def compare(name: str, gaussians: Gaussians, view: Viewpoint, out: Path | None) -> float:
     """Draw twice, print and return the PSNR."""
-    ours = load_rasterizer("cpu")(gaussians, level_camera(position, target)).color[0].clamp(0, 1).numpy()
+    ours = load_rasterizer("cpu")(gaussians, view.camera()).color[0].clamp(0, 1).numpy()
     ours = np.round(ours * 255) / 255
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_ply(folder / "scene.ply", gaussians)
-        theirs = draw_elsewhere(folder / "scene.ply", position, target, folder)
+        theirs = draw_elsewhere(folder / "scene.ply", view, folder)
     psnr = -10 * math.log10(max(float(np.mean((ours - theirs) ** 2)), 1e-12))
-    print(f"{name}: {psnr:.1f} dB over {WIDTH}x{HEIGHT}, {len(gaussians)} Gaussians of SH degree {gaussians.sh_degree}", flush=True)
+    size = f"{view.width}x{view.height}"
+    print(f"{name}: {psnr:.1f} dB over {size}, {len(gaussians)} Gaussians of SH degree {gaussians.sh_degree}", flush=True)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         strip = np.concatenate([ours, theirs, np.clip(np.abs(ours - theirs) * 10, 0, 1)], axis=1)
@@ -115,13 +128,18 @@ def compare(name: str, gaussians: Gaussians, position: torch.Tensor, target: tor
     return psnr
 
 
-def scene_view(folder: Path) -> tuple[Gaussians, torch.Tensor, torch.Tensor]:
-    """A result folder's Gaussians, the place of its first camera and what it looks at."""
+def scene_view(folder: Path) -> tuple[Gaussians, Viewpoint]:
+    """A result folder's Gaussians, and its first camera brought level."""
     scene = load_scene(folder)
     if scene.cameras is None:
         raise CannotWitness(f"{folder} holds no cameras.json")
-    T_world_cam = scene.cameras.T_world_cam[int(scene.cameras.registered_mask.nonzero()[0])]
-    return scene.gaussians, T_world_cam[:3, 3], T_world_cam[:3, 3] + T_world_cam[:3, 2]
+    first = int(scene.cameras.registered_mask.nonzero()[0])
+    T_world_cam, size = scene.cameras.T_world_cam[first], (scene.cameras.width[first], scene.cameras.height[first])
+    fov_deg = math.degrees(2 * math.atan(size[1] / 2 / scene.cameras.K[first, 1, 1].item()))
+    scale = LONG_SIDE / max(size)
+    width, height = round(size[0] * scale), round(size[1] * scale)
+    position = T_world_cam[:3, 3]
+    return scene.gaussians, Viewpoint(position, position + T_world_cam[:3, 2], fov_deg, width, height)
 
 
 def demo_scene() -> Path:
@@ -140,8 +158,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000, help="random Gaussians")
     parser.add_argument("--out", type=Path, help="write ours, theirs and ten times the difference here")
     options = parser.parse_args()
+    from_the_front = Viewpoint(torch.tensor([0.0, 0.0, -3.0]), torch.zeros(3), 60.0, 640, 360)
     try:
-        results = [compare("random ball", ball(options.count, 3), torch.tensor([0.0, 0.0, -3.0]), torch.zeros(3), options.out)]
+        results = [compare("random ball", ball(options.count, 3), from_the_front, options.out)]
         scene = options.scene or demo_scene()
         results.append(compare(f"scene {scene.name}", *scene_view(scene), options.out))
     except CannotWitness as error:
