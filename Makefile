@@ -47,7 +47,7 @@ lint: $(VENV)/installed-dev
 
 # Quality and speed on real photos; needs RECON_EVAL_DATA or ../shared/data. Prints the tables of tests/benchmarks/RESULTS.md.
 bench: $(VENV)/installed-dev
-	@$(BIN)/python tests/benchmarks/quality.py
+	@$(BIN)/python tests/benchmarks/bench_pipeline.py
 
 # The rasteriser against an independent renderer.
 witness: $(VENV)/installed-dev
