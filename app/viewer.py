@@ -109,7 +109,7 @@ class SceneViewer:
             self.frusta = [] if placed is None else self._add_frusta(placed, pictures, scale)
             self._set_first_view(cameras, scale)
         self._add_controls(scene, arrays, splats)
-        self._hide_frustum(0)
+        self._look_through(0)
         for client in self.server.get_clients().values():
             _jump(client, cameras, 0, scale)
 
@@ -150,27 +150,30 @@ class SceneViewer:
 
     def _on_click(self, cameras: Cameras, index: int, scale: float, event: viser.SceneNodePointerEvent) -> None:
         if event.client is not None:
-            self._hide_frustum(index)
+            self._look_through(index)
             _jump(event.client, cameras, index, scale)
 
     def _on_visit(self, client: viser.ClientHandle) -> None:
         client.camera.on_update(self._on_move)
 
-    def _hide_frustum(self, index: int) -> None:
-        """Hide the frustum someone looks through, whose photo would cover the scene; the one hidden before comes back."""
-        before, self.looked_through = self.looked_through, index if self.frusta else None
-        if before is not None and before < len(self.frusta):
-            self.frusta[before].visible = self.frusta_shown
+    def _look_through(self, index: int) -> None:
+        """Hide the frusta while someone looks through a camera: its photo and its neighbours would cover the scene."""
         if self.frusta:
-            self.frusta[index].visible = False
+            self.looked_through = index
+            self._show_frusta(False)
+
+    def _show_frusta(self, visible: bool) -> None:
+        for frustum in self.frusta:
+            frustum.visible = visible
 
     def _on_move(self, camera: viser.CameraHandle) -> None:
-        """Bring a hidden frustum back once the visitor has left it."""
+        """Bring the frusta back once the visitor has left the camera."""
         if self.looked_through is None or self.looked_through >= len(self.frusta):
             return
-        frustum = self.frusta[self.looked_through]
-        if np.linalg.norm(np.asarray(camera.position) - np.asarray(frustum.position)) > self.frustum_side:
-            frustum.visible, self.looked_through = self.frusta_shown, None
+        left_at = np.asarray(self.frusta[self.looked_through].position)
+        if np.linalg.norm(np.asarray(camera.position) - left_at) > self.frustum_side:
+            self.looked_through = None
+            self._show_frusta(self.frusta_shown)
 
     def _set_first_view(self, cameras: Cameras, scale: float) -> None:
         position, look_at, up = _gaze(cameras, 0, scale)
@@ -200,12 +203,13 @@ class SceneViewer:
 
         def update_cameras(_: object) -> None:
             for frustum in self.frusta:
-                frustum.visible, frustum.scale = show_cameras.value, usual * size.value
-            self.frusta_shown, self.frustum_side = show_cameras.value, usual * size.value
+                frustum.scale = usual * size.value
+            self.frusta_shown, self.frustum_side, self.looked_through = show_cameras.value, usual * size.value, None
+            self._show_frusta(show_cameras.value)
 
         show_cameras.on_update(update_cameras)
         size.on_update(update_cameras)
-        gui.add_markdown("Click a camera to look through it.")
+        gui.add_markdown("Step back to see the cameras; click one to look through it.")
 
 
 def frustum_size(cameras: Cameras, scale: float) -> float:

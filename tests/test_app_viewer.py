@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,7 +84,12 @@ def test_it_serves_the_scene_on_this_machine_only(viewer: SceneViewer) -> None:
     with urllib.request.urlopen(viewer.url, timeout=10) as answer:
         assert b"<html" in answer.read().lower()
     assert len(viewer.frusta) == 3
-    assert viewer.frusta[0].visible is False  # the visitor looks through it
+    assert not any(frustum.visible for frustum in viewer.frusta)  # the visitor looks through the first one
+    behind = np.array([0.0, 0.0, -viewer.frustum_side])
+    viewer._on_move(SimpleNamespace(position=viewer.frusta[0].position + 0.1 * behind))
+    assert not any(frustum.visible for frustum in viewer.frusta)
+    viewer._on_move(SimpleNamespace(position=viewer.frusta[0].position + 2.0 * behind))
+    assert all(frustum.visible for frustum in viewer.frusta)
     splats = viewer.server.scene.get_handle_by_name("/splats")
     assert splats is not None
     assert splats.buffer.shape[0] == 4

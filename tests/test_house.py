@@ -30,7 +30,7 @@ WALLS = {
     "gradio": lambda p: p.startswith("app/"),
     "gradio_client": lambda p: False,
     "viser": lambda p: p.startswith("app/"),
-    "huggingface_hub": lambda p: p == "models/registry.py",
+    "huggingface_hub": lambda p: p == "models/checkpoints.py",
     "open3d": lambda p: p.startswith(("recon/mesh", "recon/formats")),
     "trimesh": lambda p: p.startswith(("recon/mesh", "recon/formats")),
 }
