@@ -6,6 +6,8 @@ Does not: know about cameras.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ def conv_block(
     channels_in: int, channels_out: int, *, stride: int | tuple[int, int, int] = 1, dims: int = 2, kernel: int = 3
 ) -> nn.Sequential:
     """Convolution, batch norm, ReLU; the norm costs nothing at inference and its statistics make training quick."""
-    conv = nn.Conv2d if dims == 2 else nn.Conv3d
+    conv: Callable[..., nn.Module] = nn.Conv2d if dims == 2 else nn.Conv3d
     norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
     return nn.Sequential(
         conv(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False),

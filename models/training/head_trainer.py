@@ -100,9 +100,11 @@ def spoil_depth(depth: Float[Tensor, "h w"], source: str, rng: np.random.Generat
 def predict_capture(capture: Capture, posed: PosedViews, predictor, rng: np.random.Generator) -> Prediction:
     """Depth for the input views, from the network or from the truth made worse."""
     views = len(posed)
-    source = str(rng.choice(SOURCES, p=SOURCE_SHARES)) if predictor is not None else str(rng.choice(SOURCES[1:]))
+    source = str(rng.choice(SOURCES, p=SOURCE_SHARES))
+    if predictor is None and source == "network":
+        source = "noise"
     ranges = torch.from_numpy(capture.depth_range[:views]).float()
-    if source == "network":
+    if predictor is not None and source == "network":
         others = tuple(tuple(j for j in range(views) if j != i) for i in range(views))
         return predictor(posed, others, ranges, Progress())
     far = float(ranges[:, 1].max()) * 3
