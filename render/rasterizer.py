@@ -6,16 +6,21 @@ Does not: hold state; a rasteriser may be called from many threads at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from recon.errors import UserError
 from recon.records import Cameras, Gaussians, RasterOptions, Rendering
 
-from . import checks, cpu, twin
+from . import checks, cpu, cuda, twin
+from .kernels import jit
 
 DEVICES = ("cpu", "cuda", "torch", "auto")
+VECTOR_UNITS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON", "sse2": "SSE2"}
+"""LLVM feature -> what people call it, widest first."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,60 @@ class CheckedRasterizer:
         return self.draw(gaussians, cameras, options)
 
 
+@dataclass(frozen=True)
+class Backend:
+    """One implementation, and whether this machine can use it."""
+
+    name: str
+    """As ``load_rasterizer`` takes it."""
+    usable: bool
+    reason: str
+    """What it runs on, or why it cannot."""
+
+
+def describe_backends() -> tuple[Backend, ...]:
+    """Say what each implementation runs on here, best first. The first usable one is what "auto" takes."""
+    layer = jit.prepare()
+    missing = cuda.why_unavailable()
+    gpu = missing or f"gsplat on {torch.cuda.get_device_name()}"
+    lanes = next((name for feature, name in VECTOR_UNITS.items() if jit.machine_features().get(feature)), "no vector unit known")
+    return (
+        Backend("cuda", not missing, gpu),
+        Backend("cpu", True, f"Numba kernels, {lanes}, {jit.thread_count()} threads ({layer})"),
+        Backend("torch", True, "slow twin, for checking"),
+    )
+
+
+def describe() -> str:
+    """One line: what "auto" takes, and why not CUDA where it does not."""
+    backends = describe_backends()
+    used = next(backend for backend in backends if backend.usable)
+    unused = "; ".join(f"not {b.name}: {b.reason}" for b in backends if not b.usable)
+    return f"{used.name}: {used.reason}" + (f" ({unused})" if unused else "")
+
+
+def warm() -> float:
+    """Compile and cache every CPU kernel, forward and backward, and return the seconds it took."""
+    began = time.perf_counter()
+    leaf = torch.zeros(8, 3)
+    leaf[:, 0] = torch.linspace(-0.5, 0.5, 8)
+    gaussians = Gaussians(
+        means=leaf.requires_grad_(),
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(8, 1),
+        scales=torch.full((8, 3), 0.1),
+        opacities=torch.full((8,), 0.8),
+        sh=torch.zeros(8, 4, 3),
+    )
+    T_world_cam = torch.eye(4)[None].clone()
+    T_world_cam[0, 2, 3] = -2.0
+    K = torch.tensor([[[40.0, 0.0, 16.0], [0.0, 40.0, 16.0], [0.0, 0.0, 1.0]]])
+    cameras = Cameras(T_world_cam=T_world_cam, K=K, width=32, height=32)
+    options = RasterOptions(median_depth=True, normals=True, contribution=True)
+    with torch.enable_grad():
+        load_rasterizer("cpu")(gaussians, cameras, options).color.sum().backward()
+    return time.perf_counter() - began
+
+
 def load_rasterizer(device: str = "auto") -> CheckedRasterizer:
     """Return the rasteriser for a device.
 
@@ -55,11 +114,17 @@ def load_rasterizer(device: str = "auto") -> CheckedRasterizer:
 
     Raises:
         ValueError: an unknown name.
+        UserError: "cuda" where it cannot run, with the reason.
     """
     if device == "auto":
-        device = "cpu"
+        device = "cpu" if cuda.why_unavailable() else "cuda"
     if device == "cpu":
         return CheckedRasterizer("cpu", torch.device("cpu"), cpu.rasterize)
+    if device == "cuda":
+        missing = cuda.why_unavailable()
+        if missing:
+            raise UserError(f"CUDA cannot draw here: {missing}.", 'Use the device "cpu".')
+        return CheckedRasterizer("cuda", torch.device("cuda"), cuda.rasterize)
     if device == "torch":
         return CheckedRasterizer("torch", None, twin.rasterize)
     raise ValueError(f"device: wanted one of {DEVICES}, got {device!r}")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 from numba.core import event
 
@@ -145,3 +146,13 @@ def chunks(size: int) -> Iterator[None]:
         yield
     finally:
         numba.set_parallel_chunksize(before)
+
+
+def machine_features() -> dict[str, bool]:
+    """LLVM's features of this machine."""
+    return dict(llvm.get_host_cpu_features())
+
+
+def thread_count() -> int:
+    """Threads a launch uses."""
+    return numba.get_num_threads()
