@@ -50,7 +50,7 @@ class EvalArguments:
     align: Quiet = False
     """Also fit the scored cameras to the frozen scene and score again."""
     lpips: Path | None = None
-    """TorchScript file of LPIPS: two 1x3xHxW pictures in [-1, 1] to one number."""
+    """State dictionary of LPIPS(net='alex'), .safetensors or .pth; adds LPIPS to the scores."""
     long_side: int = 640
     """Longest side in pixels at which pictures are compared; photos are never enlarged."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None

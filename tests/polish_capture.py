@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from recon.polishing.schedule import ScheduleConfig
 from recon.posed import PosedViews
 from recon.records import Cameras, Gaussians
 
 WIDTH, HEIGHT = 64, 48
+SMALL_STEPS = ScheduleConfig(means_px=0.05, color=0.03, scales=0.01, quats=0.005, opacities=0.02, quarter_until=0.0, half_until=0.0)
+"""A schedule for pictures this small and runs of some dozen steps."""
 
 
 class CountingTimer:

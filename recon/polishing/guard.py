@@ -8,6 +8,7 @@ reported with its numbers.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -99,6 +100,7 @@ def polish_guarded(
     cameras_known: bool = False,
     seed: int = 0,
     observe: Callable[[Job], None] | None = None,
+    timer: Callable[[], float] = time.perf_counter,
 ) -> Guarded:
     """Polish a scene and keep the result only where photos that had no part in it agree.
 
@@ -109,8 +111,9 @@ def polish_guarded(
     Args:
         start: makes the scene to begin with from some of the photos.
         observe: called after each step of the run on all photos (not of probes).
+        timer: what the clock reads.
     """
-    details = {"prediction": prediction, "cameras_known": cameras_known, "seed": seed, "progress": progress}
+    details = {"prediction": prediction, "cameras_known": cameras_known, "seed": seed, "progress": progress, "timer": timer}
     if choose_guards(len(posed)):
         return _with_guards(start, posed, seconds, config, rasterizer, details, observe)
     return _with_halves(start, posed, seconds, config, rasterizer, details, observe)

@@ -26,7 +26,7 @@ class LossConfig:
 
     ssim_share: float = 0.2
     """Share of 1 - SSIM in the loss, in [0, 1]; the rest is the pixel difference."""
-    square_share: float = 0.5
+    square_share: float = 0.6
     """Share of squared differences (scaled by ``square_scale``) in the pixel difference, in [0, 1]; the rest is absolute."""
     square_scale: float = 4.0
     """Factor on squared differences."""

@@ -121,12 +121,12 @@ MOST_GAUSSIANS = 60_000
 
 def first_count(seconds: float) -> int:
     """Gaussians to start a polish of so many seconds with, on two cores."""
-    return round(min(40_000, max(10_000, 8_000 + 100 * seconds)))
+    return round(min(40_000, max(10_000, 8_000 + 80 * seconds)))
 
 
 def default_count(seconds: float) -> int:
     """Gaussians that a polish of so many seconds can bring into shape on two cores."""
-    return round(min(MOST_GAUSSIANS, max(10_000, 8_000 + 300 * seconds)))
+    return round(min(MOST_GAUSSIANS, max(10_000, 8_000 + 150 * seconds)))
 
 
 def begin(
@@ -287,8 +287,10 @@ def grow(job: Job, share: float) -> None:
         missing = wanted_count(share + schedule.grow_every, job.first_count, job.last_count, schedule) - len(job.parameters)
         worst = sorted(job.views, key=lambda v: -job.picker.error[v])[: max(4, len(job.views) // 3)]
         total = max(sum(job.picker.error[v] for v in worst), 1e-12)
+        before = len(job.parameters)
         for view in worst:
-            count = round(missing * job.picker.error[view] / total)
+            room = missing - (len(job.parameters) - before)
+            count = min(room, round(missing * job.picker.error[view] / total))
             if count > 0:
                 add_from(job, view, factor_at(share, schedule), count)
     job.spacing = spacing_of(job)

@@ -58,11 +58,11 @@ class ScheduleConfig:
     """Share of time between additions."""
     sh_from: float = 0.7
     """SH degree 1 from then on."""
-    means_px: float = 0.3
+    means_px: float = 0.4
     """First rate of the means, in pixels of the working size per step; falls to ``final`` of it."""
-    color: float = 0.015
+    color: float = 0.03
     """First rate of colours."""
-    scales: float = 0.02
+    scales: float = 0.04
     quats: float = 0.01
     opacities: float = 0.05
     cameras_from: float = 0.3

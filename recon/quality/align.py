@@ -32,7 +32,7 @@ class AlignConfig:
 def align_cameras(
     gaussians: Gaussians, posed: PosedViews, rasterizer: Rasterizer, config: AlignConfig, progress: Progress
 ) -> Cameras:
-    """Fit position and rotation of every photo by gradient descent on the photo loss; the best state seen is returned.
+    """Fit position and rotation of every photo by gradient descent on the photo loss; the best state seen, the given one included, is returned.
 
     Source: the evaluation protocol of Ye et al., "YoNoSplat", 2025, section 4.1 (camera optimisation on frozen Gaussians).
     """
@@ -52,7 +52,7 @@ def align_cameras(
             if step % 16 == 0:
                 progress.update("score", (i + step / config.steps) / len(posed), "aligning cameras")
             share = step / config.steps
-            factor = 2 if share < 0.67 else 1
+            factor = 1 if step == 0 or share >= 0.67 else 2
             width, height = targets.size(i, factor)
             T = state.T_world_cam[0].clone().requires_grad_()
             K = targets.scaled_K(state.K[0], i, factor)

@@ -107,7 +107,7 @@ def build_html(report: Mapping, cameras: Cameras | None, maps: Sequence[ErrorMap
     return f"<!doctype html><html lang='en'><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>"
 
 
-def _row(cells: Sequence[str], tag: str = "td") -> str:
+def _row(cells: Sequence[object], tag: str = "td") -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
 
 

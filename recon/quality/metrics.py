@@ -1,15 +1,18 @@
 """Picture quality beyond PSNR and SSIM: MS-SSIM, gradient similarity, LPIPS from a user's weight file.
 
 Input: two pictures ``H W 3`` in [0, 1] and the pixels that count. Output: one number each.
-Does not: download weights. LPIPS needs a TorchScript file that the user names; without it the number is absent.
+Does not: download weights. LPIPS needs a file that the user names; without it the number is absent.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import UserError
@@ -20,6 +23,10 @@ MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 GRADIENT_C = 0.0026
 """Stabiliser of gradient similarity for a data range of 1 (170 / 255^2)."""
 LUMA = (0.299, 0.587, 0.114)
+_ALEXNET = ((0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1))
+"""Layer number, stride and padding of AlexNet's convolutions."""
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_LPIPS_WANTED = "Give the state dictionary of LPIPS(net='alex') as .safetensors or .pth."
 
 
 def _window(dtype: torch.dtype) -> Tensor:
@@ -82,28 +89,44 @@ def gradient_similarity(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], va
 
 
 class Lpips:
-    """Learned perceptual distance from a TorchScript file of the user's.
+    """Learned perceptual distance, AlexNet version, with weights from a file of the user's.
 
-    The file is a scripted module that takes two ``1 3 H W`` pictures in [-1, 1] and returns one number.
+    Deep features of both pictures are compared channel by channel with learned weights.
+    Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features", CVPR 2018, equation 1.
 
     Args:
-        path: the file.
+        path: state dictionary of the authors' ``LPIPS(net="alex")`` (.safetensors, or .pth of tensors alone).
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be read, or is of another network.
     """
 
     def __init__(self, path: Path) -> None:
         try:
-            self._module = torch.jit.load(str(path), map_location="cpu").eval()
-        except (RuntimeError, OSError, ValueError) as error:
-            raise UserError(
-                f"LPIPS file {path} does not load ({str(error).splitlines()[0]}).",
-                "Give a TorchScript module that takes two 1x3xHxW pictures in [-1, 1] and returns their distance.",
-            ) from error
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, ValueError, SafetensorError, UnpicklingError, EOFError) as error:
+            raise UserError(f"LPIPS file {path} does not load ({type(error).__name__}).", _LPIPS_WANTED) from error
+        try:
+            self._convolutions = [
+                (state[f"net.slice{i + 1}.{layer}.weight"], state[f"net.slice{i + 1}.{layer}.bias"], stride, pad)
+                for i, (layer, stride, pad) in enumerate(_ALEXNET)
+            ]
+            self._linear = [state[f"lin{i}.model.1.weight"] for i in range(len(_ALEXNET))]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"LPIPS file {path} is of another network: {error} is missing.", _LPIPS_WANTED) from error
+
+    def _features(self, image: Float[Tensor, "H W 3"]) -> list[Float[Tensor, "1 C h w"]]:
+        x = ((image * 2 - 1 - image.new_tensor(_SHIFT)) / image.new_tensor(_SCALE)).permute(2, 0, 1)[None]
+        found = []
+        for i, (weight, bias, stride, pad) in enumerate(self._convolutions):
+            if i in (1, 2):
+                x = torch.nn.functional.max_pool2d(x, 3, 2)
+            x = torch.relu(torch.nn.functional.conv2d(x, weight, bias, stride=stride, padding=pad))
+            found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return found
 
     def __call__(self, a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], valid: Bool[Tensor, "H W"]) -> float:
-        """Distance of two pictures; both are black where ``valid`` is False."""
+        """Distance of two pictures of at least 64 x 64 px; both are black where ``valid`` is False."""
         inside = valid[..., None].to(a.dtype)
-        x, y = ((p * inside * 2 - 1).permute(2, 0, 1)[None] for p in (a, b))
         with torch.no_grad():
-            return float(self._module(x, y).mean())
+            pairs = zip(self._features(a * inside), self._features(b * inside), self._linear, strict=True)
+            return float(sum(torch.nn.functional.conv2d((x - y) ** 2, w).mean() for x, y, w in pairs))
