@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """Text of `recon --help`."""
-    lines = [f"  {name:<8} {command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: recon COMMAND ...",

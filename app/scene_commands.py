@@ -1,4 +1,4 @@
-"""`recon view`, `render`, `export` and `info`: what can be done with a scene that exists.
+"""`recon view`, `render` and `info`: what can be done with a scene that exists.
 
 Input: a SCENE (an output folder of `recon run`, or a splat file). Output: a page, pictures, a video, a file, a table.
 Does not: change the scene.
@@ -21,10 +21,10 @@ from rich.table import Table
 
 from recon.errors import UserError
 from recon.files import atomic_path
-from recon.ply import write_ply
 from recon.records import Cameras, Gaussians, Rasterizer, RasterOptions, Scene
 
 from .console import Quiet, answer, format_bytes, say, shown_progress
+from .scene_facts import file_facts
 from .scene_files import cameras_around, fit_cameras, load_scene, placed_cameras
 
 ScenePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")]
@@ -166,30 +166,6 @@ def make_folder(folder: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments:
-    """Write a scene as one splat file. The ending chooses the format; this version writes .ply (3DGS)."""
-
-    scene: ScenePath
-    """Output folder of `recon run`, or a splat file."""
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.ply")]
-    """File to write; an existing one is replaced."""
-
-
-def export(arguments: ExportArguments) -> int:
-    """Run `recon export`."""
-    if arguments.file.suffix.lower() != ".ply":
-        raise UserError(f"{arguments.file.name}: not a format this version writes.", "Name a file that ends in .ply.")
-    scene = load_scene(arguments.scene)
-    make_folder(arguments.file.parent)
-    try:
-        write_ply(arguments.file, scene.gaussians)
-    except OSError as error:
-        raise UserError(f"{arguments.file} cannot be written: {error.strerror}.", "Name a file you may write.") from error
-    say(f"{arguments.file}: {len(scene.gaussians):,} Gaussians, {format_bytes(arguments.file.stat().st_size)}")
-    return 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class InfoArguments:
     """Say what a scene is made of."""
 
@@ -201,7 +177,8 @@ class InfoArguments:
 
 def info(arguments: InfoArguments) -> int:
     """Run `recon info`."""
-    facts = scene_facts(load_scene(arguments.scene))
+    scene = load_scene(arguments.scene, keep_broken=True)
+    facts = scene_facts(scene) | file_facts(Path(scene.provenance["file"]), scene.gaussians)
     if arguments.json:
         answer(json.dumps(facts, indent=2))
         return 0

@@ -17,8 +17,8 @@ import torch
 
 from recon.errors import UserError
 from recon.files import read_json
+from recon.formats.registry import is_splat_file, read_splats
 from recon.photos import open_photos
-from recon.ply import read_ply
 from recon.records import Cameras, Gaussians, Scene
 
 logger = logging.getLogger(__name__)
@@ -28,12 +28,13 @@ CAMERAS_NAME = "cameras.json"
 REPORT_NAME = "report.json"
 
 
-def load_scene(path: Path | str, *, photos: Path | None = None) -> Scene:
+def load_scene(path: Path | str, *, photos: Path | None = None, keep_broken: bool = False) -> Scene:
     """Load Gaussians, cameras and provenance from an output folder or a splat file.
 
     Args:
-        path: the OUT folder of a run, or a ``.ply`` file. A run's ``scene.ply`` brings the cameras and report beside it.
+        path: the OUT folder of a run, or a splat file of any format. A run's ``scene.ply`` brings the cameras and report beside it.
         photos: folder of the run's photos; None takes it from the report.
+        keep_broken: let NaN and infinite values through, for tools that deal with them.
 
     Raises:
         UserError: there is nothing there, or it is not a scene.
@@ -42,10 +43,12 @@ def load_scene(path: Path | str, *, photos: Path | None = None) -> Scene:
     splats = path / SPLAT_NAME if path.is_dir() else path
     if not splats.is_file():
         what = f"{path} holds no {SPLAT_NAME}." if path.is_dir() else f"{path} does not exist."
-        raise UserError(what, "Give the output folder of `recon run`, or a .ply splat file.")
-    if splats.suffix.lower() != ".ply":
-        raise UserError(f"{splats.name} is not a splat file this version reads.", "Give a 3DGS .ply file.")
-    gaussians = read_ply(splats)
+        raise UserError(what, "Give the output folder of `recon run`, or a splat file.")
+    if not is_splat_file(splats):
+        raise UserError(
+            f"{splats.name} is not a splat file this version reads.", "Give a .ply, .spz, .sog, .splat, .ksplat or .glb file."
+        )
+    gaussians = read_splats(splats, keep_broken=keep_broken)
     folder = splats.parent
     ours = splats.name == SPLAT_NAME
     cameras = read_cameras(folder / CAMERAS_NAME) if ours and (folder / CAMERAS_NAME).is_file() else None

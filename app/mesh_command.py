@@ -1,0 +1,140 @@
+"""The mesh side of `recon export`: depth from the Gaussians, one surface, colour from the photos, a file.
+
+Input: a scene with cameras. Output: a mesh file and what can be said about it.
+Does not: know how meshes are made (`recon.meshing`) or photos undistorted (`recon.lens`).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recon.editing import scene_middle
+from recon.errors import UserError
+from recon.formats.conventions import Y_UP, Z_UP
+from recon.formats.self_check import cameras_around
+from recon.meshing.depths import choose_voxel, draw_depths
+from recon.meshing.mesh_files import ENDINGS, write_mesh
+from recon.meshing.texture import TexturePhoto, bake, color_vertices, unwrap
+from recon.meshing.tsdf import Mesh, clean_mesh, fill_holes, fuse_depths, simplify
+from recon.records import Cameras, Rasterizer, RasterOptions, Scene
+
+from .console import format_bytes, say
+from .scene_files import fit_cameras, placed_cameras
+
+if TYPE_CHECKING:
+    from .export_command import ExportArguments
+
+DEPTH_SIDE = 640
+"""Longest side of the depth pictures, pixels."""
+PHOTO_SIDE = 1024
+"""Longest side of the photos that colour the mesh, pixels."""
+MOST_TEXTURE_VIEWS = 40
+FAR_RADII = 4.0
+"""Surface farther from a camera than this many scene radii plus the way to its middle is background."""
+MM_PER_M = 1000.0
+
+
+def export_mesh(scene: Scene, arguments: ExportArguments, rasterizer: Rasterizer) -> dict[str, Any]:
+    """Make and write a mesh; returns what can be said about it."""
+    kind = arguments.file.suffix.lower()
+    if kind not in ENDINGS:
+        raise UserError(f"{arguments.file.name}: not a mesh format.", f"Use one of {', '.join(ENDINGS)}.")
+    started = time.perf_counter()
+    placed = placed_cameras(scene)
+    if placed is None:
+        say("Note: this scene has no cameras; it is looked at from a ring around it, which misses what lies inside.")
+    cameras = cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE) if placed is None else fit_cameras(placed, DEPTH_SIDE)
+    mesh, voxel = make_mesh(scene, cameras, arguments, rasterizer)
+    photos = texture_photos(scene, placed, rasterizer)
+    textured = arguments.texture > 0 and kind in (".glb", ".obj")
+    mesh = bake(unwrap(mesh), photos, arguments.texture) if textured else color_vertices(mesh, photos)
+    R_file_world, scale, unit = file_frame(arguments, kind)
+    written = write_mesh(arguments.file, mesh, R_file_world=R_file_world, scale=scale)
+    size = sum(path.stat().st_size for path in written)
+    say(f"{arguments.file}: {len(mesh.faces):,} triangles, {len(mesh.vertices):,} vertices, {format_bytes(size)}, unit {unit}")
+    return {
+        "file": str(arguments.file),
+        "files": [str(path) for path in written],
+        "format": "mesh",
+        "vertices": len(mesh.vertices),
+        "faces": len(mesh.faces),
+        "textured": textured,
+        "voxel": voxel,
+        "unit": unit,
+        "bytes": size,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def make_mesh(scene: Scene, cameras: Cameras, arguments: ExportArguments, rasterizer: Rasterizer) -> tuple[Mesh, float]:
+    """Fuse, clean, close and simplify; returns the mesh and the grid size."""
+    voxel = arguments.voxel or choose_voxel(scene.gaussians, cameras)
+    centre, radius = scene_middle(scene.gaussians)
+    far = float((cameras.centers_world.float() - centre).norm(dim=1).median()) + FAR_RADII * radius
+    mesh = fuse_depths(draw_depths(scene.gaussians, cameras, rasterizer), voxel, far)
+    mesh = clean_mesh(fill_holes(clean_mesh(mesh), widest=6.0 * voxel))
+    return simplify(mesh, arguments.faces), voxel
+
+
+def texture_photos(scene: Scene, placed: Cameras | None, rasterizer: Rasterizer) -> list[TexturePhoto]:
+    """The photos, undistorted, where they can be found; else the scene's own pictures."""
+    if placed is None:
+        return _drawn(scene, cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE), rasterizer)
+    folder = scene.provenance.get("photos")
+    picked = torch.linspace(0, len(placed) - 1, min(MOST_TEXTURE_VIEWS, len(placed))).round().long().tolist()
+    if folder is None or scene.cameras is None or scene.cameras.names is None:
+        say("Note: the photos were not found; the mesh is coloured from the scene itself. --photos names their folder.")
+        return _drawn(scene, fit_cameras(placed.select(picked), PHOTO_SIDE), rasterizer)
+    return _undistorted(scene, Path(folder), [(placed.names or ())[i] for i in picked])
+
+
+def _drawn(scene: Scene, cameras: Cameras, rasterizer: Rasterizer) -> list[TexturePhoto]:
+    photos = []
+    for index in range(len(cameras)):
+        with torch.no_grad():
+            picture = rasterizer(scene.gaussians, cameras.select([index]), RasterOptions()).color[0].clamp(0, 1)
+        photos.append(_photo(picture, cameras, index))
+    return photos
+
+
+def _photo(image: torch.Tensor, cameras: Cameras, index: int) -> TexturePhoto:
+    return TexturePhoto(image=image, K=cameras.K[index].double().numpy(), T_world_cam=cameras.T_world_cam[index].double().numpy())
+
+
+def _undistorted(scene: Scene, folder: Path, names: list[str]) -> list[TexturePhoto]:
+    from recon.lens import undistort
+    from recon.photos import open_photos
+
+    assert scene.cameras is not None
+    views = {view.name: view for view in open_photos(folder, long_side=PHOTO_SIDE).views}
+    order = list(scene.cameras.names or ())
+    photos = []
+    for name in names:
+        if name not in views:
+            continue
+        view, index = views[name], order.index(name)
+        camera = scene.cameras.select([index]).resized(view.width, view.height)
+        image = view.load()
+        if camera.distortion is not None and bool(camera.distortion.any()):
+            K = camera.K[0]
+            image, _ = undistort(image, K, camera.distortion[0], K_out=K, width_out=view.width, height_out=view.height)
+        photos.append(_photo(image, camera, 0))
+    if not photos:
+        raise UserError(f"None of the scene's photos is in {folder}.", "Name their folder with --photos.")
+    return photos
+
+
+def file_frame(arguments: ExportArguments, kind: str) -> tuple[np.ndarray, float, str]:
+    """Axes, scale and unit of a mesh file: y up; STL z up (print beds), in millimetres when the scale is known."""
+    from .export_command import file_axes
+
+    R = file_axes(arguments, Z_UP if kind == ".stl" else Y_UP).double().numpy()
+    if arguments.metres_per_unit is None:
+        return R, 1.0, "scene units"
+    metres = arguments.metres_per_unit / arguments.scale
+    return (R, metres * MM_PER_M, "mm") if kind == ".stl" else (R, metres, "m")

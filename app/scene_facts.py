@@ -1,0 +1,31 @@
+"""What can be said about a splat file: its part of `recon info`.
+
+Input: a file and the Gaussians read from it. Output: plain values.
+Does not: load or print.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recon.formats.registry import finite_mask, sniff_format
+from recon.records import Gaussians
+
+
+def file_facts(path: Path, gaussians: Gaussians) -> dict[str, Any]:
+    """What a splat file holds: format, bounds, values that are not finite, bytes per attribute in memory."""
+    finite = finite_mask(gaussians)
+    kept = gaussians.select(finite)
+    names = ("means", "quats", "scales", "opacities", "sh")
+    facts: dict[str, Any] = {
+        "format": sniff_format(path).name,
+        "bytes_per_gaussian": round(path.stat().st_size / max(len(gaussians), 1), 2),
+        "not_finite": int((~finite).sum()),
+        "bytes_per_attribute": {name: getattr(gaussians, name)[:1].nbytes for name in names},
+    }
+    if len(kept):
+        lower, upper = kept.means.min(dim=0).values, kept.means.max(dim=0).values
+        facts["bounds_world"] = [[round(float(a), 4), round(float(b), 4)] for a, b in zip(lower, upper, strict=True)]
+        facts["largest_scale_world"] = round(float(kept.scales.max()), 6)
+    return facts

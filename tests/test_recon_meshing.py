@@ -1,0 +1,152 @@
+"""A mesh from Gaussians of known shape: where its surface lies, what colour it has, and what others make of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recon.formats.conventions import Y_UP
+from recon.formats.self_check import cameras_around
+from recon.geometry import rgb_to_sh0, rotations_to_quats
+from recon.meshing.depths import choose_voxel, draw_depths
+from recon.meshing.mesh_files import write_mesh
+from recon.meshing.texture import TexturePhoto, bake, balance, color_vertices, rasterize_uvs, unwrap
+from recon.meshing.tsdf import Mesh, clean_mesh, distances_to, fuse_depths, ray_depths, simplify
+from recon.records import Cameras, Gaussians, RasterOptions
+from render.rasterizer import load_rasterizer
+
+RADIUS = 1.0
+
+
+def ball(count: int = 4000) -> Gaussians:
+    """Flat opaque discs all over a unit sphere, red where x > 0, blue elsewhere."""
+    index = torch.arange(count, dtype=torch.float64)
+    z = 1 - (2 * index + 1) / count
+    angle = index * (torch.pi * (3 - 5**0.5))
+    normals = torch.stack([(1 - z * z).sqrt() * angle.cos(), (1 - z * z).sqrt() * angle.sin(), z], dim=1)
+    helper = torch.where(normals[:, :1].abs() < 0.9, torch.tensor([[1.0, 0, 0]]), torch.tensor([[0.0, 1, 0]])).double()
+    first = torch.nn.functional.normalize(torch.linalg.cross(normals, helper), dim=1)
+    R = torch.stack([first, torch.linalg.cross(normals, first), normals], dim=2)
+    red = normals[:, :1] > 0
+    colour = torch.where(red, torch.tensor([[0.8, 0.2, 0.2]]), torch.tensor([[0.2, 0.2, 0.8]])).float()
+    size = 1.2 * (4 * torch.pi / count) ** 0.5
+    return Gaussians(
+        means=(RADIUS * normals).float(),
+        quats=rotations_to_quats(R).float(),
+        scales=torch.tensor([[size / 2, size / 2, size / 30]]).expand(count, 3).contiguous(),
+        opacities=torch.full((count,), 0.95),
+        sh=rgb_to_sh0(colour)[:, None],
+    )
+
+
+@pytest.fixture(scope="module")
+def cameras() -> Cameras:
+    return cameras_around(ball(), views=8, side_px=128)
+
+
+@pytest.fixture(scope="module")
+def mesh(cameras: Cameras) -> Mesh:
+    scene = ball()
+    voxel = choose_voxel(scene, cameras)
+    return clean_mesh(fuse_depths(draw_depths(scene, cameras, load_rasterizer("cpu")), voxel, far=20.0))
+
+
+def test_surface_lies_on_the_ball(mesh: Mesh, cameras: Cameras) -> None:
+    distance = np.linalg.norm(mesh.vertices, axis=1)
+    voxel = choose_voxel(ball(), cameras)
+    assert np.median(np.abs(distance - RADIUS)) < 0.5 * voxel  # tangent discs lie a little outside the ball
+    equator = np.stack([np.cos(np.arange(60)), np.zeros(60), np.sin(np.arange(60))], axis=1)
+    assert np.median(distances_to(mesh, equator)) < 0.5 * voxel
+
+
+def test_faces_look_outward(mesh: Mesh) -> None:
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    outward = (np.cross(b - a, c - a) * (a + b + c)).sum(axis=1) > 0
+    assert outward.mean() > 0.99
+
+
+def test_simplified_mesh_has_the_faces_asked_for_and_the_same_shape(mesh: Mesh) -> None:
+    few = simplify(mesh, 800)
+    assert 400 < len(few.faces) <= 800
+    assert np.abs(np.linalg.norm(few.vertices, axis=1) - RADIUS).max() < 0.1
+
+
+def test_small_pieces_are_dropped(mesh: Mesh) -> None:
+    speck = np.array([[5, 5, 5], [5.1, 5, 5], [5, 5.1, 5]], dtype=np.float32)
+    dirty = Mesh(
+        vertices=np.concatenate([mesh.vertices, speck]),
+        faces=np.concatenate([mesh.faces, len(mesh.vertices) + np.array([[0, 1, 2]])]).astype(np.int32),
+        colors=np.concatenate([mesh.colors, np.zeros((3, 3), np.float32)]),
+    )
+    assert clean_mesh(dirty).vertices.max() < 2
+
+
+def test_ray_depth_of_a_plane_is_its_z() -> None:
+    plane = Mesh(
+        vertices=np.array([[-9, -9, 4], [9, -9, 4], [9, 9, 4], [-9, 9, 4]], dtype=np.float32),
+        faces=np.array([[0, 2, 1], [0, 3, 2]], dtype=np.int32),
+        colors=np.zeros((4, 3), dtype=np.float32),
+    )
+    depth = ray_depths(plane, np.array([[20.0, 0, 8], [0, 20, 6], [0, 0, 1]]), np.eye(4), 16, 12)
+    assert np.allclose(depth, 4.0, atol=1e-4)
+
+
+def photos_of(scene: Gaussians, cameras: Cameras, gains: list[float]) -> list[TexturePhoto]:
+    color = load_rasterizer("cpu")(scene, cameras, RasterOptions()).color.clamp(0, 1)
+    K, T_world_cam = cameras.K.double().numpy(), cameras.T_world_cam.double().numpy()
+    return [TexturePhoto(image=(color[i] * gains[i]).clamp(0, 1), K=K[i], T_world_cam=T_world_cam[i]) for i in range(len(cameras))]
+
+
+def test_vertex_colours_come_from_the_photos_at_one_exposure(mesh: Mesh, cameras: Cameras) -> None:
+    """Photos of different exposure give one even colour, that of the scene."""
+    gains = [1.0, 0.8, 1.1, 0.9, 1.0, 0.85, 1.15, 0.95]
+    coloured = color_vertices(mesh, photos_of(ball(), cameras, gains))
+    deep = mesh.vertices[:, 0] > 0.3
+    level = np.abs(mesh.vertices[:, 1]) < 0.5
+    red = coloured.colors[deep & level]
+    assert np.allclose(np.median(red, axis=0), [0.8, 0.2, 0.2], atol=0.06)
+    assert red[:, 0].std() < 0.05
+
+
+def test_gains_undo_exposure() -> None:
+    reference = np.random.default_rng(0).uniform(0.2, 0.6, (500, 3))
+    gains = balance([(reference * 0.8, np.ones(500)), (reference * 1.25, np.ones(500))], reference)
+    assert np.allclose(gains[0], 1.25)
+    assert np.allclose(gains[1], 0.8)
+
+
+def test_every_texel_of_a_triangle_is_found_once() -> None:
+    uvs = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], dtype=np.float32)
+    texel, face, weights = rasterize_uvs(uvs, np.array([[0, 1, 2], [1, 3, 2]]), 16)
+    assert np.array_equal(texel, np.arange(256))
+    assert set(face) == {0, 1}
+    assert np.allclose(weights.sum(axis=1), 1.0, atol=1e-2)
+
+
+def test_textured_glb_opens_elsewhere_upright(mesh: Mesh, cameras: Cameras, tmp_path: Path) -> None:
+    import trimesh
+
+    baked = bake(unwrap(simplify(mesh, 1500)), photos_of(ball(), cameras, [1.0] * 8), 128)
+    assert baked.texture is not None
+    files = write_mesh(tmp_path / "mesh.glb", baked, R_file_world=Y_UP.double().numpy())
+    loaded = trimesh.load(files[0], force="mesh")
+    assert len(loaded.faces) == len(baked.faces)
+    assert np.allclose(loaded.bounds[:, [0, 2]], [[-1, -1], [1, 1]], atol=0.08)  # the ring of cameras misses the poles
+    texture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB")).astype(float) / 255
+    at = (loaded.visual.uv * [1, -1] + [0, 1]) * (texture.shape[1] - 1)
+    colour = texture[at[:, 1].round().astype(int).clip(0, 127), at[:, 0].round().astype(int).clip(0, 127)]
+    right = (loaded.vertices[:, 0] > 0.4) & (np.abs(loaded.vertices[:, 1]) < 0.5)
+    assert np.allclose(np.median(colour[right], axis=0), [0.8, 0.2, 0.2], atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["mesh.ply", "mesh.obj", "mesh.stl"])
+def test_other_files_open_elsewhere(name: str, mesh: Mesh, tmp_path: Path) -> None:
+    import trimesh
+
+    write_mesh(tmp_path / name, mesh, R_file_world=np.eye(3), scale=1000.0)
+    loaded = trimesh.load(tmp_path / name, force="mesh")
+    assert len(loaded.faces) == len(mesh.faces)
+    assert np.allclose(np.abs(loaded.bounds).max(), 1000 * np.abs(mesh.vertices).max(), rtol=1e-4)
