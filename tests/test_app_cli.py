@@ -173,6 +173,11 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture)
     assert name in cli.overview()
 
 
+def test_the_readme_knows_every_command() -> None:
+    words = (helpers.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"recon {name}" not in words and f"`{name}`" not in words] == []
+
+
 def test_the_overview_needs_no_heavy_package() -> None:
     probe = "import sys; from app.cli import main; main(['--help']); sys.exit(','.join({'torch', 'numpy'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", probe], cwd=helpers.REPOSITORY, capture_output=True, text=True, timeout=60)
