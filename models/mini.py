@@ -191,7 +191,8 @@ class MiniNetwork(nn.Module):
         up = [F.interpolate(t[:, None].float(), size=fine.shape[-2:], mode="nearest")[:, 0] for t in (mass8, count8, best8)]
         spread = F.max_pool2d(fine[:, None], 3, 1, 1)[:, 0] + F.max_pool2d(-fine[:, None], 3, 1, 1)[:, 0]
         evidence = torch.stack([*up, mass4, count4, best4, spread.clamp(max=8.0), (fine - center).abs()], dim=1).detach()
-        confidence = F.pixel_shuffle(self.confidence(torch.cat([guide4, evidence.to(guide4.dtype)], dim=1)).float(), 2)[:, 0]
+        confidence = self.confidence(torch.cat([guide4, evidence.to(guide4.dtype)], dim=1)).float().mean(dim=1)
+        confidence = confidence.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
         return MiniOutput(logits.float(), coarse, guess, fine_logits.float(), fine, position, confidence)
 
     def depth(self, position: Float[Tensor, "B h w"], depth_range: Float[Tensor, "B 2"]) -> Float[Tensor, "B h w"]:

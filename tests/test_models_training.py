@@ -7,14 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from data.pack_textures import pack_textures
 from models.mini import MiniConfig, MiniOutput
 from models.registry import load_predictor, load_splat_head
 from models.training import raycast
 from models.training.losses import depth_loss, depth_metrics, target_position
 from models.training.photography import photograph
 from models.training.trainer import TrainConfig, train
-from models.training.worlds import WorldConfig, Worlds
+from models.training.worlds import WorldConfig, Worlds, load_textures
 from recon.errors import UserError
 
 
@@ -133,3 +135,13 @@ def test_training_runs_resumes_and_its_weights_load(tmp_path):
     assert state["step"] == 2
     with pytest.raises(UserError, match="another network"):
         load_splat_head(weights=weights)
+
+
+def test_packed_textures_come_back(tmp_path):
+    for i, color in enumerate(((250, 10, 10), (10, 250, 10))):
+        Image.new("RGB", (40, 30), color).save(tmp_path / f"{i}.png")
+    assert pack_textures(tmp_path, tmp_path / "pack.npz") == 2
+    textures = load_textures(tmp_path / "pack.npz")
+    assert textures.shape == (2, 256, 256, 3)
+    assert textures[:, 0, 0].tolist() == [[250, 10, 10], [10, 250, 10]]
+    Worlds(textures, seed=0).capture(2, 32, 40)
