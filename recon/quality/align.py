@@ -32,7 +32,7 @@ class AlignConfig:
 def align_cameras(
     gaussians: Gaussians, posed: PosedViews, rasterizer: Rasterizer, config: AlignConfig, progress: Progress
 ) -> Cameras:
-    """Fit position and rotation of every photo by gradient descent on the photo loss; the best state seen, the given one included, is returned.
+    """Fit position and rotation of every photo by gradient descent on the photo loss; return the best state seen, or the given one.
 
     Source: the evaluation protocol of Ye et al., "YoNoSplat", 2025, section 4.1 (camera optimisation on frozen Gaussians).
     """

@@ -21,9 +21,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
 import numpy as np
 import torch
 from bench_rasteriser import ball
@@ -34,6 +31,7 @@ from recon.ply import write_ply
 from recon.records import Cameras, Gaussians
 from render.rasterizer import load_rasterizer
 
+ROOT = Path(__file__).resolve().parents[2]
 FLOOR_DB = 45.0
 PACKAGE = "@playcanvas/splat-transform@3.7.0"
 SWIFTSHADER_PLACES = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/opt/google/chrome", "/usr/lib64/chromium-browser")
