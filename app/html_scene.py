@@ -14,10 +14,11 @@ from typing import Any
 
 from recon.files import atomic_path
 from recon.formats.registry import cut_sh
+from recon.formats.self_check import cameras_around
 from recon.records import Scene
 
 from .console import format_bytes, say
-from .scene_files import camera_in_front, median_distance, placed_cameras
+from .scene_files import median_distance, placed_cameras
 from .viewer import SHOWN_DISTANCE, splat_arrays
 
 MOST_COMFORTABLE = 1_000_000
@@ -30,7 +31,7 @@ def page_of(scene: Scene) -> str:
 
     scale = SHOWN_DISTANCE / median_distance(scene)
     placed = placed_cameras(scene)
-    cameras = camera_in_front(scene.gaussians) if placed is None else placed
+    cameras = cameras_around(scene.gaussians) if placed is None else placed
     arrays = splat_arrays(cut_sh(scene.gaussians, 0), scale)
     T_world_cam = cameras.T_world_cam[0].double().numpy()
     with redirect_stdout(io.StringIO()):  # viser announces itself on stdout, which belongs to results

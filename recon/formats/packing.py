@@ -17,7 +17,6 @@ from ..records import Gaussians
 SMALLEST_OPACITY = 1e-6
 """What a stored opacity of 0 becomes (the record wants the open interval); 1 becomes 1 - this."""
 SMALLEST_SCALE = 1e-30
-LARGEST_SCALE = 1e30
 ROOT_HALF = np.float32(np.sqrt(0.5))
 
 
@@ -34,11 +33,11 @@ def unit_quats(quats: np.ndarray) -> np.ndarray:
 
 
 def make_gaussians(means: np.ndarray, quats: np.ndarray, scales: np.ndarray, opacities: np.ndarray, sh: np.ndarray) -> Gaussians:
-    """Build the record from decoded values: unit quaternions, opacities in the open interval, scales above 0. NaN stays NaN."""
+    """Build the record: unit quaternions, opacities in the open interval, scales above 0. NaN and infinity stay."""
     return Gaussians(
         means=_tensor(means),
         quats=_tensor(unit_quats(np.asarray(quats, dtype=np.float32))),
-        scales=_tensor(np.clip(scales, SMALLEST_SCALE, LARGEST_SCALE)),
+        scales=_tensor(np.maximum(scales, SMALLEST_SCALE)),
         opacities=_tensor(np.clip(opacities, SMALLEST_OPACITY, 1.0 - SMALLEST_OPACITY)),
         sh=_tensor(sh),
     )

@@ -84,8 +84,11 @@ def unfolding_limit(compressed_bytes: int) -> int:
     return FREE_BYTES + MAX_UNFOLDING * compressed_bytes
 
 
-def gunzip(data: bytes | memoryview, most_bytes: int) -> bytes:
+def gunzip(data: bytes | memoryview, most_bytes: int, *, whole: bool = False) -> bytes:
     """Unfold one gzip member to at most ``most_bytes``; what lies beyond is left folded.
+
+    Args:
+        whole: also demand that the member ends within a byte of ``most_bytes``, with its checksum.
 
     Raises:
         BadFile: it is not gzip, or it is cut short.
@@ -93,9 +96,11 @@ def gunzip(data: bytes | memoryview, most_bytes: int) -> bytes:
     machine = zlib.decompressobj(wbits=31)
     try:
         out = machine.decompress(data, max(most_bytes, 1))
+        if whole and not machine.eof:
+            machine.decompress(machine.unconsumed_tail, 1)
     except zlib.error as error:
         raise BadFile(f"its gzip stream is broken ({error}).") from error
-    if not machine.eof and not machine.unconsumed_tail and len(out) < most_bytes:
+    if not machine.eof and (whole or (not machine.unconsumed_tail and len(out) < most_bytes)):
         raise BadFile("its gzip stream is cut short.")
     return out
 

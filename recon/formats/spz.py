@@ -138,7 +138,7 @@ def decode(data: bytes) -> Gaussians:
 
 
 def _unfold_gzip(data: bytes, wanted: list[int]) -> list[memoryview]:
-    body = Reader(gunzip(data, 16 + sum(wanted)), "the SPZ content")
+    body = Reader(gunzip(data, 16 + sum(wanted), whole=True), "the SPZ content")
     body.take(16)
     return [body.take(size) for size in wanted]
 
