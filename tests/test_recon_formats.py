@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import struct
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def test_golden_spz_bytes() -> None:
         sh=torch.zeros(1, 1, 3),
     )
     data, _ = spz.encode(scene, version=3)
-    content = __import__("gzip").decompress(data)
+    content = gzip.decompress(data)
     assert content[:16] == struct.pack("<IIIBBBB", 0x5053474E, 3, 1, 0, 12, 0, 0)
     fixed = [int.from_bytes(content[16 + 3 * i : 19 + 3 * i], "little", signed=True) for i in range(3)]
     assert fixed == [4096, -8192, 2048]
@@ -229,3 +230,11 @@ def test_gltf_nodes_that_cannot_be_are_refused(change: str) -> None:
         document["nodes"][0]["mesh"] = 7
     with pytest.raises(BadFile):
         gltf.decode(json.dumps(document).encode())
+
+
+def test_spz_never_stores_an_opacity_with_an_infinite_logit() -> None:
+    """Bytes 0 and 255 become infinite in readers that keep logits; those Gaussians are then lost."""
+    scene = cloud(count=4, degree=0)
+    scene.opacities[:] = torch.tensor([1e-6, 0.0005, 0.9995, 1 - 1e-6])
+    content = gzip.decompress(spz.encode(scene)[0])
+    assert list(content[16 + 36 : 16 + 40]) == [1, 1, 254, 254]

@@ -51,7 +51,7 @@ def encode(gaussians: Gaussians, *, version: int = 3) -> tuple[bytes, tuple[str,
     notes += clamped(colours, -1 / 510, 1 + 1 / 510, "colours") + clamped(sh[:, 1:], -1.0, 127.5 / 128, "SH")
     blocks = [
         _pack_positions(means, bits),
-        _byte(opacities * 255.0),
+        _byte(np.clip(opacities * 255.0, 1.0, 254.0)),  # 0 and 255 have an infinite logit, which other readers trip over
         _byte(colours * 255.0),
         _byte((log_scales + 10.0) * 16.0),
         _pack_rotations(as_numpy(gaussians.quats) * np.array([1, 1, -1, -1], dtype=np.float32), version),
