@@ -56,7 +56,9 @@ def test_weights_and_sample_are_in_it(names: set[str]) -> None:
     manifest = tomllib.loads((helpers.REPOSITORY / "weights" / "manifest.toml").read_text(encoding="utf-8"))
     files = [entry["file"] for entry in manifest.get("weights", [])]
     assert files
-    assert {f"weights/{name}" for name in [*files, "manifest.toml"]} <= names
+    beside = {path.name for path in (helpers.REPOSITORY / "weights").iterdir() if path.suffix in (".safetensors", ".toml", ".md")}
+    assert set(files) <= beside
+    assert {f"weights/{name}" for name in beside} <= names
     sample = {path.name for path in (helpers.REPOSITORY / "data" / "sample").iterdir() if path.suffix.lower() in (".jpg", ".png")}
     assert len(sample) >= 12
     assert {f"data/sample/{name}" for name in sample} <= names
