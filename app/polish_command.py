@@ -27,8 +27,8 @@ from recon.files import write_json_atomic
 from recon.fuse import Fused
 from recon.outputs import check_writable, move_into_place, photo_folder
 from recon.ply import write_ply
+from recon.polishing.choices import PolishConfig, PolishOptions
 from recon.polishing.guard import Guarded, polish_guarded
-from recon.polishing.polish import PolishConfig, PolishOptions
 from recon.polishing.stage import report_entry, zoom_others, zoomed
 from recon.posed import PosedViews
 from recon.quality.html_report import build_html, error_maps
@@ -192,5 +192,5 @@ def write_result(
 
 def _marked(found: ScenePhotos) -> Any:
     """The views with the held-out marks that were used."""
-    held = {found.views[i].name for i in found.held_out} | set(found.lost)
+    held = {found.views.names[i] for i in found.held_out} | set(found.lost)
     return replace(found.views, items=tuple(replace(view, holdout=view.name in held) for view in found.views))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from .fuse import FuseConfig
-from .polishing.polish import PolishOptions
+from .polishing.choices import PolishOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from .fuse import Fused, SplatHead, default_budget, fuse
 from .fusing.recolor import recolor
 from .neighbours import choose_neighbours
 from .outputs import check_writable, write_outputs
-from .polishing.polish import PolishConfig, first_count
+from .polishing.choices import PolishConfig, first_count
 from .polishing.stage import run_polish, zoom_others, zoomed
 from .posed import PosedViews
 from .progress import Progress

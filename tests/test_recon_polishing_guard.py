@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from recon.fuse import Fused
+from recon.polishing.choices import PolishConfig, PolishOptions
 from recon.polishing.guard import as_fused, choose_guards, gentle, polish_guarded
-from recon.polishing.polish import PolishConfig, PolishOptions
 from recon.polishing.stage import zoom_others, zoomed
 from recon.progress import Progress
 from recon.records import Cameras

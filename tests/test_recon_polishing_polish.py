@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from recon.polishing.cameras import rotate
+from recon.polishing.choices import PolishConfig, PolishOptions
 from recon.polishing.guard import guard_psnr
-from recon.polishing.polish import PolishConfig, PolishOptions, begin, finish, optimise, run_until
+from recon.polishing.polish import begin, finish, optimise, run_until
 from recon.polishing.schedule import Clock, ScheduleConfig, factor_at, wanted_count
 from recon.polishing.targets import Targets, TilePicker, ViewPicker
 from recon.posed import PosedViews

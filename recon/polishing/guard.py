@@ -19,7 +19,8 @@ from ..posed import PosedViews
 from ..progress import Progress
 from ..quality.score import as_8bit, psnr
 from ..records import Cameras, Gaussians, Prediction, Rasterizer
-from .polish import Job, PolishConfig, Polished, begin, finish, run_until
+from .choices import PolishConfig
+from .polish import Job, Polished, begin, finish, run_until
 
 GUARD_EVERY = 8
 """One photo in eight judges, from eight photos on; with fewer, each half judges what the other half made."""

@@ -23,43 +23,15 @@ from ..records import Cameras, Gaussians, Prediction, Rasterizer, RasterOptions,
 from . import growth
 from .adam import take_step
 from .cameras import CameraState
+from .choices import MOST_GAUSSIANS, PolishConfig, default_count
 from .exposure import Exposure
-from .losses import LossConfig, photo_loss
+from .losses import photo_loss
 from .parameters import NAMES, Parameters, extend, keep, make_parameters, with_sh
 from .priors import DepthPrior, prior_weight
-from .schedule import Clock, ScheduleConfig, factor_at, rates_at, wanted_count
+from .schedule import Clock, factor_at, rates_at, wanted_count
 from .targets import Targets, TilePicker, ViewPicker
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolishOptions:
-    """What a user may choose about polishing."""
-
-    polish_sh: int = 1
-    """SH degree at the end of polishing, 0 to 3."""
-    refine_cameras: bool = True
-    """Polishing also corrects camera positions, rotations and focal lengths; what the user gave stays fixed all the same."""
-    match_exposure: bool = True
-    """Polishing also finds brightness and white balance of every photo."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolishConfig:
-    """How a scene is polished."""
-
-    options: PolishOptions = field(default_factory=PolishOptions)
-    loss: LossConfig = field(default_factory=LossConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    max_gaussians: int | None = None
-    """Most Gaussians; None lets the seconds decide."""
-    depth_prior: float = 0.02
-    """Weight of the network's depth with few photos; fades to 0 with many."""
-    opacity_prior: float = 0.01
-    """Weight of the mean opacity in the loss with few photos; fades to 0 with many."""
-    scale_prior: float = 0.01
-    """Weight of the mean logarithm of scales in the loss with few photos; fades to 0 with many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +85,6 @@ class Job:
         """Optimise for these photos from now on."""
         self.views = list(views)
         self.picker = ViewPicker(self.views)
-
-
-MOST_GAUSSIANS = 60_000
-"""Most Gaussians of a polish when nobody names a number."""
-
-
-def first_count(seconds: float) -> int:
-    """Gaussians to start a polish of so many seconds with, on two cores."""
-    return round(min(40_000, max(10_000, 8_000 + 80 * seconds)))
-
-
-def default_count(seconds: float) -> int:
-    """Gaussians that a polish of so many seconds can bring into shape on two cores."""
-    return round(min(MOST_GAUSSIANS, max(10_000, 8_000 + 150 * seconds)))
 
 
 def begin(
@@ -229,7 +187,7 @@ def camera_of(job: Job, view: int, factor: int, *, follow: bool = False) -> Came
     width, height = job.targets.size(view, factor)
     T_world_cam = job.cameras.T_world_cam[view].clone().requires_grad_(follow)
     K = job.targets.scaled_K(job.cameras.K[view], view, factor).requires_grad_(follow)
-    return Cameras(T_world_cam=T_world_cam[None], K=K[None], width=width, height=height)
+    return Cameras(T_world_cam=T_world_cam[None], K=K[None], width=(width,), height=(height,))
 
 
 def step(job: Job, share: float) -> None:

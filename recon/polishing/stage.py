@@ -16,8 +16,8 @@ from ..fuse import Fused
 from ..posed import PosedViews
 from ..progress import Progress
 from ..records import Cameras, Prediction, Rasterizer
+from .choices import PolishConfig
 from .guard import Guarded, polish_guarded
-from .polish import PolishConfig
 
 Make = Callable[[PosedViews, Prediction], Fused]
 """(photos, their depth) -> scene."""

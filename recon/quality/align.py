@@ -56,7 +56,7 @@ def align_cameras(
             width, height = targets.size(i, factor)
             T = state.T_world_cam[0].clone().requires_grad_()
             K = targets.scaled_K(state.K[0], i, factor)
-            camera = Cameras(T_world_cam=T[None], K=K[None], width=width, height=height)
+            camera = Cameras(T_world_cam=T[None], K=K[None], width=(width,), height=(height,))
             rendering = rasterizer(gaussians, camera, RasterOptions())
             loss = photo_loss(rendering.color[0].detach(), targets.at(i, factor), LossConfig())
             if factor == 1 and loss.squared_error < least:

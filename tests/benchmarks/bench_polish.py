@@ -37,8 +37,9 @@ from recon.lens import undistort  # noqa: E402
 from recon.neighbours import choose_neighbours  # noqa: E402
 from recon.photos import decode_photo, working_size  # noqa: E402
 from recon.polishing.cameras import rotate  # noqa: E402
+from recon.polishing.choices import PolishConfig, first_count  # noqa: E402
 from recon.polishing.guard import polish_guarded  # noqa: E402
-from recon.polishing.polish import Job, PolishConfig, first_count  # noqa: E402
+from recon.polishing.polish import Job  # noqa: E402
 from recon.polishing.stage import select_prediction  # noqa: E402
 from recon.posed import PosedViews  # noqa: E402
 from recon.progress import Progress  # noqa: E402

@@ -1,0 +1,55 @@
+"""What can be chosen about polishing, and how many Gaussians suit its seconds.
+
+Input: nothing. Output: ``PolishOptions`` for the user, ``PolishConfig`` for the stage.
+Does not: act.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .losses import LossConfig
+from .schedule import ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolishOptions:
+    """What a user may choose about polishing."""
+
+    polish_sh: int = 1
+    """SH degree at the end of polishing, 0 to 3."""
+    refine_cameras: bool = True
+    """Polishing also corrects camera positions, rotations and focal lengths; what the user gave stays fixed all the same."""
+    match_exposure: bool = True
+    """Polishing also finds brightness and white balance of every photo."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolishConfig:
+    """How a scene is polished."""
+
+    options: PolishOptions = field(default_factory=PolishOptions)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    max_gaussians: int | None = None
+    """Most Gaussians; None lets the seconds decide."""
+    depth_prior: float = 0.02
+    """Weight of the network's depth with few photos; fades to 0 with many."""
+    opacity_prior: float = 0.01
+    """Weight of the mean opacity in the loss with few photos; fades to 0 with many."""
+    scale_prior: float = 0.01
+    """Weight of the mean logarithm of scales in the loss with few photos; fades to 0 with many."""
+
+
+MOST_GAUSSIANS = 60_000
+"""Most Gaussians of a polish when nobody names a number."""
+
+
+def first_count(seconds: float) -> int:
+    """Gaussians to start a polish of so many seconds with, on two cores."""
+    return round(min(40_000, max(10_000, 8_000 + 80 * seconds)))
+
+
+def default_count(seconds: float) -> int:
+    """Gaussians that a polish of so many seconds can bring into shape on two cores."""
+    return round(min(MOST_GAUSSIANS, max(10_000, 8_000 + 150 * seconds)))
