@@ -80,7 +80,7 @@ def run_child(
     """
     np.savez(folder / "job.npz", **job)
     news: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    new_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+    windows = sys.platform == "win32"
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "recon.colmap_process", command, str(folder)],
@@ -88,7 +88,8 @@ def run_child(
             stdout=subprocess.PIPE,
             stderr=log,
             env=_environment(),
-            **new_group,
+            start_new_session=not windows,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) if windows else 0,
         )
         try:
 

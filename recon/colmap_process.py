@@ -266,7 +266,7 @@ def main(command: str, folder: Path) -> None:
     stop_with_parent()
     pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value
     try:
-        result = {"solve": solve, "read": read, "write": write}[command](folder)
+        result: dict[str, Any] = {**{"solve": solve, "read": read, "write": write}[command](folder)}
     except (ValueError, RuntimeError, OSError, KeyError, IndexError) as error:
         (folder / "error.json").write_text(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         sys.exit(1)

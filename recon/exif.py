@@ -42,8 +42,8 @@ class PhotoFacts:
 def _number(value: Any) -> float | None:
     """EXIF rationals, pairs and numbers to a finite positive float; None for anything else."""
     try:
-        number = float(Fraction(*value)) if isinstance(value, tuple) and len(value) == 2 else float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
+        number = float(Fraction(value[0], value[1])) if isinstance(value, tuple) else float(value)
+    except (TypeError, ValueError, ZeroDivisionError, IndexError):
         return None
     return number if math.isfinite(number) and number > 0 else None
 

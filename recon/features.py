@@ -66,7 +66,7 @@ def find_features(view: View) -> Features:
     """
     width, height = feature_size(view)
     image = view.decode(width, height)
-    detector = cv2.SIFT_create(nfeatures=MAX_FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE, enable_precise_upscale=True)
+    detector = cv2.SIFT.create(nfeatures=MAX_FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE, enable_precise_upscale=True)
     found, raw = detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     if raw is None or not len(found):
         keypoints, descriptors = np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8)

@@ -117,7 +117,7 @@ def posed_views(views: Views, solved: SfmResult, indices: Sequence[int], *, long
     bent = original.resized(pinhole.width, pinhole.height)
 
     def read(index: int) -> Pixels:
-        image = chosen[index].load_at(pinhole.width[index], pinhole.height[index])
+        image = chosen.items[index].load_at(pinhole.width[index], pinhole.height[index])
         return undistort(
             image,
             bent.K[index].float(),
