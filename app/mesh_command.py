@@ -20,7 +20,7 @@ from recon.formats.self_check import cameras_around
 from recon.meshing.depths import choose_voxel, draw_depths
 from recon.meshing.mesh_files import ENDINGS, write_mesh
 from recon.meshing.texture import TexturePhoto, bake, color_vertices, unwrap
-from recon.meshing.tsdf import Mesh, clean_mesh, fill_holes, fuse_depths, simplify
+from recon.meshing.tsdf import Mesh, clean_mesh, fuse_depths, simplify
 from recon.records import Cameras, Rasterizer, RasterOptions, Scene
 
 from .console import format_bytes, say
@@ -72,13 +72,12 @@ def export_mesh(scene: Scene, arguments: ExportArguments, rasterizer: Rasterizer
 
 
 def make_mesh(scene: Scene, cameras: Cameras, arguments: ExportArguments, rasterizer: Rasterizer) -> tuple[Mesh, float]:
-    """Fuse, clean, close and simplify; returns the mesh and the grid size."""
+    """Fuse, clean and simplify; returns the mesh and the grid size. Holes stay open: nothing was seen there."""
     voxel = arguments.voxel or choose_voxel(scene.gaussians, cameras)
     centre, radius = scene_middle(scene.gaussians)
     far = float((cameras.centers_world.float() - centre).norm(dim=1).median()) + FAR_RADII * radius
     mesh = fuse_depths(draw_depths(scene.gaussians, cameras, rasterizer), voxel, far)
-    mesh = clean_mesh(fill_holes(clean_mesh(mesh), widest=6.0 * voxel))
-    return simplify(mesh, arguments.faces), voxel
+    return simplify(clean_mesh(mesh), arguments.faces), voxel
 
 
 def texture_photos(scene: Scene, placed: Cameras | None, rasterizer: Rasterizer) -> list[TexturePhoto]:

@@ -10,7 +10,7 @@ Source: Curless and Levoy, "A volumetric method for building complex models from
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -123,23 +123,6 @@ def clean_mesh(mesh: Mesh) -> Mesh:
     return _from_open3d(made)
 
 
-def fill_holes(mesh: Mesh, widest: float) -> Mesh:
-    """Close holes no wider than ``widest`` (world units): gaps between pixels, not places that no photo saw."""
-    import open3d as o3d
-
-    made = o3d.t.geometry.TriangleMesh.from_legacy(_to_open3d(mesh)).fill_holes(hole_size=widest).to_legacy()
-    filled = _without_color(made, mesh) if len(made.vertex_colors) != len(made.vertices) else _from_open3d(made)
-    return filled
-
-
-def _without_color(made, before: Mesh) -> Mesh:
-    """Colour new vertices like the nearest old one; hole filling adds triangles between old vertices only."""
-    vertices = np.asarray(made.vertices, dtype=np.float32)
-    colors = np.zeros_like(vertices)
-    colors[: len(before.colors)] = before.colors[: len(vertices)]
-    return Mesh(vertices=vertices, faces=np.asarray(made.triangles, dtype=np.int32), colors=colors)
-
-
 def simplify(mesh: Mesh, faces: int) -> Mesh:
     """Reduce to at most ``faces`` triangles by quadric error (Garland and Heckbert, SIGGRAPH 1997)."""
     if len(mesh.faces) <= faces:
@@ -170,8 +153,3 @@ def distances_to(mesh: Mesh, points_world: np.ndarray) -> np.ndarray:
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32)))
     return scene.compute_distance(o3d.core.Tensor(points_world.astype(np.float32)), nthreads=1).numpy()
-
-
-def recolored(mesh: Mesh, colors: np.ndarray) -> Mesh:
-    """The same mesh with other vertex colours."""
-    return replace(mesh, colors=colors)
