@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.published.keys import KeyMap, fill, match_keys
+from models.published.checkpoint.keys import KeyMap, fill, match_keys
 
 from helpers import REPOSITORY
 

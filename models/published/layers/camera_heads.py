@@ -11,44 +11,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recon.geometry import quats_to_rotations, rotations_to_quats
+
 from .transformer import Block, BlockConfig, Mlp
 
 
 def quaternion_to_matrix(q_xyzw: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 3 3"]:
     """Turn quaternions of any length, scalar last, into rotations."""
-    x, y, z, w = q_xyzw.unbind(-1)
-    s = 2.0 / (q_xyzw * q_xyzw).sum(-1)
-    rows = (
-        (1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)),
-        (s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)),
-        (s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    return quats_to_rotations(q_xyzw.roll(1, -1))
 
 
 def matrix_to_quaternion(R: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
-    """Turn rotations into unit quaternions, scalar last and not negative.
-
-    Method: of the four formulas, one per component, take the one with the largest divisor.
-    """
-    d0, d1, d2 = R[..., 0, 0], R[..., 1, 1], R[..., 2, 2]
-    squares = torch.stack((1 + d0 - d1 - d2, 1 - d0 + d1 - d2, 1 - d0 - d1 + d2, 1 + d0 + d1 + d2), dim=-1)
-    sums = [R[..., i, j] + R[..., j, i] for i, j in ((0, 1), (0, 2), (1, 2))]
-    differences = [R[..., i, j] - R[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))]
-    xy, xz, yz = sums
-    wx, wy, wz = differences
-    candidates = torch.stack(
-        [
-            torch.stack((squares[..., 0], xy, xz, wx), dim=-1),
-            torch.stack((xy, squares[..., 1], yz, wy), dim=-1),
-            torch.stack((xz, yz, squares[..., 2], wz), dim=-1),
-            torch.stack((wx, wy, wz, squares[..., 3]), dim=-1),
-        ],
-        dim=-2,
-    )
-    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
-    q = F.normalize(candidates.gather(-2, best).squeeze(-2), dim=-1)
-    return torch.where(q[..., 3:] < 0, -q, q)
+    """Turn rotations into unit quaternions, scalar last and not negative."""
+    return rotations_to_quats(R).roll(-1, -1)
 
 
 def invert_rigid(T: Float[Tensor, "*B 4 4"]) -> Float[Tensor, "*B 4 4"]:

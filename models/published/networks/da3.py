@@ -16,17 +16,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..keys import KeyMap, dense_head_keys
+from ..checkpoint.keys import KeyMap, dense_head_keys
 from ..layers.camera_heads import CameraEncoder, DirectCameraHead, decode_pose, invert_rigid
 from ..layers.dense_head import DenseConfig, DenseHead, FusionChain, add_uv, in_chunks
 from ..layers.patch_vit import PATCH, PatchVit, PatchVitConfig, normalise
 from ..layers.rope import grid_positions, rotation
 from ..layers.transformer import BlockConfig, all_views, per_view
-from ..output import Geometry
-from ..precision import backbone_precision
+from .geometry import Geometry, KnownCameras
+from .precision import backbone_precision
 
 ALTERNATE_FROM = 4
 """First block with q/k norm and rotation; from here even blocks see one view and odd ones all."""
@@ -34,9 +34,6 @@ TAPS = (5, 7, 9, 11)
 """Blocks whose output, joined with the block before, feeds the heads."""
 LEAST_TRANSLATION_UNIT = 0.1
 """Least distance by which known translations are divided."""
-
-KnownCameras = tuple[Float[Tensor, "V 4 4"], Float[Tensor, "V 3 3"]]
-"""T_cam_world and K in pixels of the network's input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +218,14 @@ class DepthAnything3(nn.Module):
             ray_conf=None if ray is None else 1.0 + ray[..., 6].exp(),
         )
 
-    def geometry(self, images: Float[Tensor, "V 3 H W"], known: KnownCameras | None = None, *, head_chunk: int = 8) -> Geometry:
+    def geometry(
+        self,
+        images: Float[Tensor, "V 3 H W"],
+        known: KnownCameras | None = None,
+        *,
+        valid: Bool[Tensor, "V H W"] | None = None,
+        head_chunk: int = 8,
+    ) -> Geometry:
         """Predict from images in [0, 1] in our conventions; the world is whatever the network says."""
         out = self(normalise(images), known, head_chunk=head_chunk)
         T_world_cam, K = decode_pose(out.pose_code, images.shape[2], images.shape[3], tangent_floor=1e-6)

@@ -14,17 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..keys import KeyMap, dense_head_keys
+from ..checkpoint.keys import KeyMap, dense_head_keys
 from ..layers.aggregator import PairedAggregator
 from ..layers.camera_heads import IterativeCameraHead, decode_pose, invert_rigid
 from ..layers.dense_head import DenseConfig, DenseHead, in_chunks
 from ..layers.patch_vit import PATCH, PatchVit, normalise, vit_large
 from ..layers.transformer import BlockConfig
-from ..output import Geometry
-from ..precision import backbone_precision
+from .geometry import Geometry, KnownCameras
+from .precision import backbone_precision
 
 DIM = 1024
 DEPTH = 24
@@ -99,7 +99,14 @@ class Vggt(nn.Module):
             points_conf=None if raw_points is None else 1.0 + raw_points[:, 3].exp(),
         )
 
-    def geometry(self, images: Float[Tensor, "V 3 H W"], known: None = None, *, head_chunk: int = 8) -> Geometry:
+    def geometry(
+        self,
+        images: Float[Tensor, "V 3 H W"],
+        known: KnownCameras | None = None,
+        *,
+        valid: Bool[Tensor, "V H W"] | None = None,
+        head_chunk: int = 8,
+    ) -> Geometry:
         """Predict in our conventions; the world is the first view's camera, nearly."""
         out = self(images, head_chunk=head_chunk)
         T_cam_world, K = decode_pose(out.pose_codes[-1], images.shape[2], images.shape[3])

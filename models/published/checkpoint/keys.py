@@ -1,7 +1,7 @@
 """From a published checkpoint's parameter names to ours, strictly.
 
 Input: named tensors. Output: a network with every parameter set.
-Does not: read files (``models.published.files``) or guess: a key that no rule covers is an error that names it.
+Does not: read files (``checkpoint.files``) or guess: a key that no rule covers is an error that names it.
 """
 
 from __future__ import annotations

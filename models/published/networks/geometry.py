@@ -1,6 +1,10 @@
 """What every network of the family returns, in our conventions.
 
-Input and output: one record. Does not: compute.
+Input: images, possibly cameras. Output: one record. Does not: compute; each network's ``geometry`` does:
+
+    geometry(images in [0, 1], known cameras or None, valid=pixels that are photo, head_chunk=views at a time) -> Geometry
+
+``known`` is used by networks that can be told cameras, ``valid`` by those that make Gaussians or fit intrinsics.
 """
 
 from __future__ import annotations
@@ -11,6 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon.records import Gaussians
+
+KnownCameras = tuple[Float[Tensor, "V 4 4"], Float[Tensor, "V 3 3"]]
+"""T_cam_world and K in pixels of the network's input."""
 
 
 @dataclass(frozen=True, kw_only=True)

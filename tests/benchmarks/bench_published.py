@@ -1,0 +1,170 @@
+"""How well the published networks use the machine: time against its own matrix-multiply rate, and peak memory.
+
+The network is filled with random numbers (they do not change the time). Its operations are counted layer by layer in one
+pass; the machine's rate is the best of several matrix products of the sizes the network uses, measured in the same process.
+
+    python tests/benchmarks/bench_published.py                                  # DA3-BASE, 4 views, 504 x 378
+    python tests/benchmarks/bench_published.py --model vggt --views 10 50 100 --size 518 280 --device cuda --no-heads
+
+Each number of views runs in a process of its own, so that peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OFFICIAL_PEAK_GIB = {("da3-small", 1): 0.563, ("da3-small", 4): 0.859, ("da3-small", 10): 1.435,
+                     ("da3-base", 1): 1.11, ("da3-base", 4): 1.553, ("da3-base", 10): 2.437,
+                     ("vggt", 1): 5.7, ("vggt", 2): 6.0, ("vggt", 4): 6.7}  # fmt: skip
+"""Peak resident memory of the official code in float32 on a CPU: DA3 at 504 x 378, VGGT at 518 x 392."""
+GIB = 1 << 30
+
+
+def matmul_rate(device: str, dtype, shapes: list[tuple[int, int, int]]) -> float:
+    """Measure the best rate over some products (rows, inner, columns), in operations per second."""
+    import torch
+
+    best = 0.0
+    for rows, inner, columns in shapes:
+        a, b = torch.randn(rows, inner, device=device, dtype=dtype), torch.randn(inner, columns, device=device, dtype=dtype)
+        for _ in range(6):
+            synchronise(device)
+            began = time.perf_counter()
+            torch.mm(a, b)
+            synchronise(device)
+            best = max(best, 2.0 * rows * inner * columns / (time.perf_counter() - began))
+    return best
+
+
+def synchronise(device: str) -> None:
+    """Wait for the device."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def count_operations(network, run) -> float:
+    """Count multiply-adds (as two operations) of one call: linear layers, convolutions and attention."""
+    from torch import nn
+
+    from models.published.layers.transformer import Attention
+
+    total = [0.0]
+
+    def linear(module, args, out) -> None:
+        total[0] += 2.0 * out.numel() * module.in_features
+
+    def convolution(module, args, out) -> None:
+        total[0] += 2.0 * out.numel() * module.weight[0].numel()
+
+    def transposed(module, args, out) -> None:
+        total[0] += 2.0 * args[0].numel() * module.weight[0].numel()
+
+    def attention(module, args, out) -> None:
+        batch, tokens, channels = args[0].shape
+        total[0] += 4.0 * batch * tokens * tokens * channels
+
+    kinds = ((nn.Linear, linear), (nn.Conv2d, convolution), (nn.ConvTranspose2d, transposed), (Attention, attention))
+    hooks = [m.register_forward_hook(count) for m in network.modules() for kind, count in kinds if isinstance(m, kind)]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return total[0]
+
+
+def random_network(name: str, device: str):
+    """Build a network filled with small random numbers."""
+    import torch
+
+    from models.published.zoo import find_network, on_meta
+
+    network = on_meta(find_network(name).build).to_empty(device=device)
+    generator = torch.Generator(device=device).manual_seed(0)
+    with torch.no_grad():
+        for parameter in [*network.parameters(), *network.buffers()]:
+            parameter.uniform_(-0.02, 0.02, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def measure(model: str, views: int, size: tuple[int, int], device: str, dtype_name: str, repeats: int, heads: bool) -> dict:
+    """Time one number of views in this process."""
+    import torch
+
+    from models.published.networks.precision import set_backbone_dtype
+
+    dtype = getattr(torch, dtype_name)
+    network = random_network(model, device)
+    set_backbone_dtype(network, dtype)
+    images = torch.rand(views, 3, size[1], size[0], device=device)
+
+    def run():
+        if heads:
+            return network.geometry(images, head_chunk=8 if device == "cuda" else 1)
+        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+            return network.backbone(images)
+
+    with torch.inference_mode():
+        operations = count_operations(network, run)
+        times = []
+        for _ in range(repeats):
+            synchronise(device)
+            began = time.perf_counter()
+            run()
+            synchronise(device)
+            times.append(time.perf_counter() - began)
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    tokens = views * ((size[0] // 14) * (size[1] // 14) + 1)
+    dim = next(p.shape[0] for n, p in network.named_parameters() if n.endswith("attn.proj.weight"))
+    rate = matmul_rate(device, dtype, [(tokens, dim, 4 * dim), (tokens, 4 * dim, dim), (tokens, dim, 3 * dim)])
+    return {
+        "model": model,
+        "views": views,
+        "size": list(size),
+        "dtype": dtype_name,
+        "seconds": min(times),
+        "operations": operations,
+        "rate": operations / min(times),
+        "matmul_rate": rate,
+        "share_of_matmul_rate": operations / min(times) / rate,
+        "peak_gib": peak / GIB,
+        "official_peak_gib": OFFICIAL_PEAK_GIB.get((model, views)) if device == "cpu" and dtype_name == "float32" else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="da3-base")
+    parser.add_argument("--views", type=int, nargs="+", default=[4])
+    parser.add_argument("--size", type=int, nargs=2, default=[504, 378], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-heads", dest="heads", action="store_false", help="only the backbone (VGGT and AnySplat)")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    if options.here:
+        row = measure(
+            options.model, options.views[0], tuple(options.size), options.device, options.dtype, options.repeats, options.heads
+        )
+        print(json.dumps(row))
+        return
+    for views in options.views:
+        words = ["--model", options.model, "--views", str(views), "--size", *map(str, options.size), "--device", options.device]
+        words += ["--dtype", options.dtype, "--repeats", str(options.repeats), *([] if options.heads else ["--no-heads"])]
+        done = subprocess.run([sys.executable, __file__, *words, "--here"], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        print(json.dumps(json.loads(done.stdout.splitlines()[-1]), indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
