@@ -15,7 +15,7 @@ import torch
 from recon.errors import UserError
 from recon.records import Cameras, Gaussians, RasterOptions, Rendering
 
-from . import checks, cpu, cuda, twin
+from . import checks, cpu, cuda, nvrtc, twin
 from .kernels import jit
 
 DEVICES = ("cpu", "cuda", "torch", "auto")
@@ -62,11 +62,27 @@ class Backend:
     """What it runs on, or why it cannot."""
 
 
+def _why_no_cuda() -> str:
+    """Why neither gsplat's kernels nor those compiled at run time work here; empty when one does."""
+    gsplat_reason = cuda.why_unavailable()
+    if not gsplat_reason:
+        return ""
+    nvrtc_reason = nvrtc.why_unavailable()
+    if not nvrtc_reason:
+        return ""
+    return gsplat_reason if gsplat_reason == nvrtc_reason else f"{gsplat_reason}; {nvrtc_reason}"
+
+
+def _cuda_engine() -> str:
+    reason = cuda.why_unavailable()
+    return f"kernels compiled at run time (not gsplat: {reason})" if reason else "gsplat"
+
+
 def describe_backends() -> tuple[Backend, ...]:
     """Say what each implementation runs on here, best first. The first usable one is what "auto" takes."""
     layer = jit.prepare()
-    missing = cuda.why_unavailable()
-    gpu = missing or f"gsplat on {torch.cuda.get_device_name()}"
+    missing = _why_no_cuda()
+    gpu = missing or f"{_cuda_engine()} on {torch.cuda.get_device_name()}"
     lanes = next((name for feature, name in VECTOR_UNITS.items() if jit.machine_features().get(feature)), "no vector unit known")
     return (
         Backend("cuda", not missing, gpu),
@@ -98,7 +114,7 @@ def warm() -> float:
     T_world_cam = torch.eye(4)[None].clone()
     T_world_cam[0, 2, 3] = -2.0
     K = torch.tensor([[[40.0, 0.0, 16.0], [0.0, 40.0, 16.0], [0.0, 0.0, 1.0]]])
-    cameras = Cameras(T_world_cam=T_world_cam, K=K, width=32, height=32)
+    cameras = Cameras(T_world_cam=T_world_cam, K=K, width=(32,), height=(32,))
     options = RasterOptions(median_depth=True, normals=True, contribution=True)
     with torch.enable_grad():
         load_rasterizer("cpu")(gaussians, cameras, options).color.sum().backward()
@@ -117,14 +133,15 @@ def load_rasterizer(device: str = "auto") -> CheckedRasterizer:
         UserError: "cuda" where it cannot run, with the reason.
     """
     if device == "auto":
-        device = "cpu" if cuda.why_unavailable() else "cuda"
+        device = "cpu" if _why_no_cuda() else "cuda"
     if device == "cpu":
         return CheckedRasterizer("cpu", torch.device("cpu"), cpu.rasterize)
     if device == "cuda":
-        missing = cuda.why_unavailable()
+        missing = _why_no_cuda()
         if missing:
             raise UserError(f"CUDA cannot draw here: {missing}.", 'Use the device "cpu".')
-        return CheckedRasterizer("cuda", torch.device("cuda"), cuda.rasterize)
+        draw = nvrtc.rasterize if cuda.why_unavailable() else cuda.rasterize
+        return CheckedRasterizer("cuda", torch.device("cuda"), draw)
     if device == "torch":
         return CheckedRasterizer("torch", None, twin.rasterize)
     raise ValueError(f"device: wanted one of {DEVICES}, got {device!r}")

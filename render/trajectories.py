@@ -49,7 +49,7 @@ def _assemble(R_world_cam: Tensor, centers_world: Tensor, K: Tensor, width: int,
     T_world_cam[:, :3, 3] = centers_world
     to = like.K
     K = K.expand(frames, 3, 3) if K.ndim == 2 else K
-    return Cameras(T_world_cam=T_world_cam.to(to), K=K.to(to).contiguous(), width=width, height=height)
+    return Cameras(T_world_cam=T_world_cam.to(to), K=K.to(to).contiguous(), width=(width,) * frames, height=(height,) * frames)
 
 
 def focus_point(cameras: Cameras) -> Tensor:

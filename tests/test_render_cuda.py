@@ -12,7 +12,7 @@ from raster_scenes import FIELDS, cameras_around, random_scene, with_changes
 
 from recon.errors import UserError
 from recon.records import Gaussians, RasterOptions
-from render import cuda
+from render import cuda, nvrtc
 from render.rasterizer import describe, describe_backends, load_rasterizer, warm
 
 FLOOR_DB = 60.0
@@ -30,6 +30,7 @@ def test_backends_are_described() -> None:
 def test_without_a_gpu_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cuda.why_unavailable.cache_clear()
+    nvrtc.why_unavailable.cache_clear()
     try:
         with pytest.raises(UserError, match="no CUDA device"):
             load_rasterizer("cuda")
@@ -37,6 +38,7 @@ def test_without_a_gpu_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "not cuda: no CUDA device" in describe()
     finally:
         cuda.why_unavailable.cache_clear()
+        nvrtc.why_unavailable.cache_clear()
 
 
 def test_warm_leaves_nothing_to_compile() -> None:

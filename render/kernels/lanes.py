@@ -9,19 +9,24 @@ Does not: check bounds. The caller owns every index.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import models, register_model
 
 LANES = 16
+
+# Numba's decorators change the call signature in ways a type checker cannot follow.
+intrinsic: Any = extending.intrinsic
+lower_builtin: Any = extending.lower_builtin
+
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INTS = ir.VectorType(_INT, LANES)
-_WIDE = ir.VectorType(_INT, 2 * LANES)
 
 # 2**f on [-0.5, 0.5], minimax in relative error (1e-7), constant term exactly 1.
 _EXP2 = (1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
