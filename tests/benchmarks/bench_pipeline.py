@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: waiting threads must not take a core
 SETS = ("fox", "fountain_p11", "llff_fern", "monstree", "redkitchen")
 SOURCES = ("mini", "random", "plane-sweep")
 
