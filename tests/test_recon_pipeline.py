@@ -110,7 +110,7 @@ def test_whole_folder_is_written_and_replaced(tmp_path):
     for _ in range(2):
         result = run_pipeline(photos, out, config_for(tmp_path), build_tools(), Progress())
     assert result.out == out
-    assert {p.name for p in out.iterdir()} == RESULT_NAMES - {"orbit.mp4", "report.html"}
+    assert {p.name for p in out.iterdir()} == RESULT_NAMES - {"orbit.mp4"}
     report = json.loads((out / "report.json").read_text())
     assert report["counts"]["gaussians"] == len(result.scene.gaussians)
     assert report["quality"] == {"n_scored": 0}
