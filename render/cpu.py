@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recon.records import Cameras, Gaussians, RasterOptions, Rendering
@@ -71,7 +72,7 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *picture_gradients):
+    def backward(ctx: Any, *picture_gradients):  # pyright: ignore[reportIncompatibleMethodOverride] torch's own way
         *tensors, alpha, depth = ctx.saved_tensors
         settings = ctx.settings
         arrays = to_arrays(tensors)

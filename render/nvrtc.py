@@ -172,7 +172,7 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, incoming: Tensor, *_: Any):
+    def backward(ctx: Any, incoming: Tensor, *_: Any):  # pyright: ignore[reportIncompatibleMethodOverride] torch's own way
         splats, starts, hits, picture, last = ctx.saved_tensors
         height, width = last.shape
         gradient = torch.zeros_like(splats)

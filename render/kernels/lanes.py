@@ -14,7 +14,8 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.typing import templates
+from numba.core.typing.templates import AbstractTemplate, signature
 from numba.extending import models, register_model
 
 LANES = 16
@@ -22,6 +23,7 @@ LANES = 16
 # Numba's decorators change the call signature in ways a type checker cannot follow.
 intrinsic: Any = extending.intrinsic
 lower_builtin: Any = extending.lower_builtin
+infer_global: Any = templates.infer_global
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
