@@ -141,7 +141,7 @@ class PublishedPredictor:
         plan, canvas = self._plan(sizes)
 
         def pixels(index: int) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"]]:
-            image = views[index].load_at(*canvas.contents[index])
+            image = views.items[index].load_at(*canvas.contents[index])
             return image, torch.ones(image.shape[:2], dtype=torch.bool)
 
         groups, parts = [], []
@@ -230,5 +230,10 @@ def _shrink_mask(valid: Bool[Tensor, "H W"], size: tuple[int, int]) -> Bool[Tens
 
 
 def _on_cpu(part: Geometry) -> Geometry:
-    fields = {name: getattr(part, name) for name in ("T_world_cam", "K", "depth", "confidence", "gaussians")}
-    return Geometry(**{name: None if value is None else value.to("cpu") for name, value in fields.items()})
+    return Geometry(
+        T_world_cam=part.T_world_cam.cpu(),
+        K=part.K.cpu(),
+        depth=part.depth.cpu(),
+        confidence=part.confidence.cpu(),
+        gaussians=None if part.gaussians is None else part.gaussians.to("cpu"),
+    )

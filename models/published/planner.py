@@ -116,8 +116,9 @@ def make_plan(
     free = free_bytes(device) if bytes_free is None else bytes_free
     weights, views = weight_bytes(network, chosen), len(sizes)
     least = min(views, LEAST_GROUP)
-    side, lowest, needed = network.long_side, int(LEAST_SIDE_SHARE * network.long_side), 0
-    while side >= lowest:
+    lowest, needed = int(LEAST_SIDE_SHARE * network.long_side), 0
+    canvas = lay_out(sizes, network.long_side)
+    for side in range(network.long_side, lowest - 1, -2 * PATCH):
         canvas = lay_out(sizes, side)
         for group in range(views, least - 1, -1):
             for head_chunk in (8, 4, 2, 1) if kind == "cuda" else (1,):
@@ -126,7 +127,6 @@ def make_plan(
                     return Plan(
                         group=group, long_side=side, head_chunk=head_chunk, dtype=chosen, bytes_needed=needed, bytes_free=free
                     )
-        side -= 2 * PATCH
     raise UserError(
         f"{network.title} needs about {needed / GIB:.1f} GiB for {least} views of {canvas.width} x {canvas.height} px "
         f"({weights / GIB:.1f} GiB are weights), and {free / GIB:.1f} GiB are free on {kind}.",
