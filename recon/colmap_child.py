@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -47,11 +48,40 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": home if not path else home + os.pathsep + path, "PYTHONUNBUFFERED": "1"}
 
 
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Hold Ctrl-C back while a process is being started: in the middle of that it would be nobody's to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, Any]] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, frame: held.append((n, frame))) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    for number, _ in held:
+        signal.raise_signal(number)
+
+
 def _end(process: subprocess.Popen) -> None:
     """End a child now; COLMAP cannot be asked politely in the middle of an adjustment."""
     if process.poll() is None:
         process.kill()
     process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _listen(stream: IO[bytes], news: queue.Queue[dict[str, Any] | None]) -> None:
+    """Pass a child's lines on, and None when it has nothing more to say."""
+    for line in stream:
+        if line.startswith(b"{"):
+            news.put(json.loads(line))
+    news.put(None)
 
 
 def run_child(
@@ -81,27 +111,20 @@ def run_child(
     np.savez(folder / "job.npz", **job)
     news: queue.Queue[dict[str, Any] | None] = queue.Queue()
     windows = sys.platform == "win32"
+    process: subprocess.Popen | None = None
     with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "recon.colmap_process", command, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(),
-            start_new_session=not windows,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) if windows else 0,
-        )
         try:
-
-            def listen() -> None:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    if line.startswith(b"{"):
-                        news.put(json.loads(line))
-                news.put(None)
-
-            listener = threading.Thread(target=listen, daemon=True)
-            listener.start()
+            with _starting():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "recon.colmap_process", command, str(folder)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=_environment(),
+                    start_new_session=not windows,
+                    creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) if windows else 0,
+                )
+            threading.Thread(target=_listen, args=(process.stdout, news), daemon=True).start()
             running = True
             while running:
                 if progress is not None:
@@ -115,10 +138,9 @@ def run_child(
                     on_news(item)
             process.wait()
         finally:
-            _end(process)
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
+            if process is not None:
+                _end(process)
+    assert process is not None
     if not (folder / "result.npz").exists():
         raise _child_error(folder, process.returncode)
     with np.load(folder / "result.npz") as result:

@@ -29,8 +29,21 @@ MATCH_BLOCKS = 12
 MIN_INLIERS = 15
 """Matches that must fit one two-view geometry for a pair of photos to agree."""
 
-STRICT = {"init_min_tri_angle": 16.0, "init_min_num_inliers": 100, "abs_pose_min_num_inliers": 30, "min_num_matches": 15}
-RELAXED = {"init_min_tri_angle": 4.0, "init_min_num_inliers": 30, "abs_pose_min_num_inliers": 15, "min_num_matches": 10}
+STRICT = {
+    "init_min_tri_angle": 16.0,
+    "init_min_num_inliers": 100,
+    "abs_pose_min_num_inliers": 30,
+    "min_num_matches": 15,
+    "two_view_points": False,
+}
+RELAXED = {
+    "init_min_tri_angle": 4.0,
+    "init_min_num_inliers": 30,
+    "abs_pose_min_num_inliers": 15,
+    "min_num_matches": 10,
+    "two_view_points": True,
+}
+"""Points that only two photos see are the least certain ones, but all that two photos alone can have."""
 ENOUGH = 0.8
 """A first attempt that places this share of the photos is final; otherwise a relaxed one follows."""
 
@@ -45,10 +58,22 @@ def stop_with_parent() -> None:
     """End this process when the parent closes our stdin or dies."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold while the interpreter shuts down
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def speak_on_stderr() -> None:
+    """Keep COLMAP's log to warnings, and to stderr: by itself it leaves log files in the temporary folder.
+
+    Some of its functions set the flags back, so the files are also denied a name.
+    """
+    log = pycolmap.logging
+    log.minloglevel, log.logtostderr = log.Level.WARNING.value, True
+    for level in (log.Level.INFO, log.Level.WARNING, log.Level.ERROR, log.Level.FATAL):
+        log.set_log_destination(level, "")
 
 
 def fill_database(path: Path, job: dict[str, np.ndarray], camera_of: np.ndarray) -> None:
@@ -117,6 +142,7 @@ def map_photos(path: Path, choice: dict[str, Any], seed: int, views: int) -> pyc
     options.mapper.init_min_tri_angle = choice["init_min_tri_angle"]
     options.mapper.init_min_num_inliers = choice["init_min_num_inliers"]
     options.mapper.abs_pose_min_num_inliers = choice["abs_pose_min_num_inliers"]
+    options.triangulation.ignore_two_view_tracks = not choice["two_view_points"]
     placed = [0]
 
     def one_more() -> None:
@@ -264,7 +290,7 @@ def write(folder: Path) -> dict[str, np.ndarray]:
 def main(command: str, folder: Path) -> None:
     """Run one command; an error of COLMAP's becomes ``error.json``."""
     stop_with_parent()
-    pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value
+    speak_on_stderr()
     try:
         result: dict[str, Any] = {**{"solve": solve, "read": read, "write": write}[command](folder)}
     except (ValueError, RuntimeError, OSError, KeyError, IndexError) as error:
