@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Render the sample capture.")
     here = Path(__file__).resolve().parent
     parser.add_argument("--out", type=Path, default=here, help="folder that gets sample/ and sample_cameras.json")
-    parser.add_argument("--rays", type=int, default=12, help="rays per pixel; every fourth asks for light")
+    parser.add_argument("--rays", type=int, default=24, help="rays per pixel; every fourth asks for light")
     parser.add_argument(
         "--width", type=int, default=WIDTH, help="width of the photos in pixels; the truth is always written for 640"
     )
