@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from .pipeline import Capture, Ledger, Tools
 
 PREVIEW_ROWS = 4
-VIDEO_FRAMES, VIDEO_FPS = 90, 30
+VIDEO_FRAMES, VIDEO_FPS = 60, 24
+VIDEO_SIDE = 480
+"""Longest side of orbit.mp4 in pixels: coding VP9 takes longer than drawing; `recon render` makes larger ones."""
 RESULT_NAMES = {"scene.ply", "cameras.json", "transforms.json", "colmap", "preview.png", "orbit.mp4", "report.json", "report.html"}
 
 
@@ -87,7 +89,7 @@ def write_outputs(
         rows = preview_indices(len(capture.inputs), PREVIEW_ROWS)
         Image.fromarray(preview_sheet(fused.gaussians, capture.inputs, rows, rasterizer)).save(partial / "preview.png")
         if config.video:
-            cameras = tools.orbit(capture.inputs.cameras, frames=VIDEO_FRAMES)
+            cameras = video_sized(tools.orbit(capture.inputs.cameras, frames=VIDEO_FRAMES))
             tools.write_video(partial / "orbit.mp4", draw_frames(fused.gaussians, cameras, rasterizer, progress), fps=VIDEO_FPS)
         report["photos"]["folder"] = photo_folder(capture.views, out)
         report["files"] = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.is_file()}
@@ -112,6 +114,13 @@ def photo_folder(views: Views, out: Path) -> str | None:
     if root is None or root.anchor != out.resolve().anchor:
         return None
     return Path(os.path.relpath(root, out.resolve())).as_posix()
+
+
+def video_sized(cameras: Cameras) -> Cameras:
+    """Shrink cameras to the size of the video; codecs want even sides."""
+    scale = min(1.0, VIDEO_SIDE / max(*cameras.width, *cameras.height))
+    sides = [[max(2, 2 * round(side * scale / 2)) for side in given] for given in (cameras.width, cameras.height)]
+    return cameras.resized(*sides)
 
 
 def draw_frames(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, progress: Progress) -> Iterator[np.ndarray]:
