@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -122,15 +121,10 @@ def check_gpu() -> Iterator[Finding]:
 def check_rasterizer() -> Iterator[Finding]:
     import torch
 
-    from render.rasterizer import load_rasterizer
+    from render.rasterizer import describe, load_rasterizer
 
-    chosen = load_rasterizer("auto").name
-    if chosen == "cuda":
-        yield Finding(name="rasteriser", state="ok", text="cuda: gsplat draws on the GPU")
-    elif torch.cuda.is_available():
-        yield Finding(name="rasteriser", state="note", text=f"{chosen}: there is a GPU, but gsplat cannot be used on it")
-    else:
-        yield Finding(name="rasteriser", state="ok", text=f"{chosen}: our own kernels, since torch finds no CUDA device")
+    idle_gpu = torch.cuda.is_available() and load_rasterizer("auto").name != "cuda"
+    yield Finding(name="rasteriser", state="note" if idle_gpu else "ok", text=describe())
 
 
 def check_threads() -> Iterator[Finding]:
@@ -177,31 +171,10 @@ def check_cache() -> Iterator[Finding]:
 
 
 def check_warm() -> Iterator[Finding]:
-    """Draw a few Gaussians once, which compiles the kernels and keeps them in the cache."""
-    from render.rasterizer import load_rasterizer
+    """Compile every CPU kernel, forward and backward, and keep them in the cache."""
+    from render.rasterizer import warm
 
-    from .scene_files import cameras_around
-
-    began = time.perf_counter()
-    gaussians = few_gaussians()
-    load_rasterizer("cpu")(gaussians, cameras_around(gaussians, count=1, width=64, height=48))
-    yield Finding(name="warm", state="ok", text=f"kernels ready in {format_seconds(time.perf_counter() - began)}")
-
-
-def few_gaussians():
-    """Make eight small Gaussians."""
-    import torch
-
-    from recon.records import Gaussians
-
-    corners = torch.tensor([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-    return Gaussians(
-        means=corners,
-        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(8, 1),
-        scales=torch.full((8, 3), 0.3),
-        opacities=torch.full((8,), 0.8),
-        sh=torch.zeros(8, 1, 3),
-    )
+    yield Finding(name="warm", state="ok", text=f"kernels ready in {format_seconds(warm())}")
 
 
 LOW_MEMORY_BYTES = 4 * 2**30
