@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ def write_outputs(
     Raises:
         UserError: the disk refuses.
     """
+    started = time.perf_counter()  # the stage ends after the report that names its seconds
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         progress.update("write", 0.0, "scene.ply")
@@ -91,12 +93,12 @@ def write_outputs(
         if config.video:
             cameras = video_sized(tools.orbit(capture.inputs.cameras, frames=VIDEO_FRAMES))
             tools.write_video(partial / "orbit.mp4", draw_frames(fused.gaussians, cameras, rasterizer, progress), fps=VIDEO_FPS)
-        report["photos"]["folder"] = photo_folder(capture.views, out)
-        report["files"] = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.is_file()}
-        report["seconds"] = dict(ledger.seconds)
-        write_json_atomic(partial / "report.json", report)
         shown = capture.held_out if len(capture.held_out) else capture.inputs
         maps = error_maps(fused.gaussians, shown, rasterizer)
+        report["photos"]["folder"] = photo_folder(capture.views, out)
+        report["files"] = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.is_file()}
+        report["seconds"] = {**ledger.seconds, "write": time.perf_counter() - started}
+        write_json_atomic(partial / "report.json", report)
         page = build_html(report, capture.inputs.cameras, maps, title=f"Reconstruction {out.name}")
         (partial / "report.html").write_text(page, encoding="utf-8")
         progress.update("write", 1.0)

@@ -108,6 +108,7 @@ def assert_whole(out: Path) -> dict:
     assert {p.name for p in out.iterdir()} == RESULT_NAMES - {"orbit.mp4"}
     report = json.loads((out / "report.json").read_text())
     assert report["counts"]["gaussians"] > 100
+    assert report["seconds"]["write"] > 0
     return report
 
 
