@@ -1,7 +1,7 @@
 """Find networks by name: the shipped weights, weights from a file, or random ones.
 
 Input: names and paths. Output: ready predictors and heads.
-Does not: run them. This is the only file of the product that may download; the shipped models never do.
+Does not: run them, or download anything; ``models.checkpoints`` does that for published networks.
 """
 
 from __future__ import annotations
