@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from recon.camera_files import write_cameras_json
-from recon.colmap import SfmResult
+from recon.cameras.camera_files import write_cameras_json
+from recon.cameras.result import SfmResult
 from recon.config import Holdout
 from recon.errors import UserError
 from recon.files import write_json_atomic

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from recon.camera_files import load_cameras
-from recon.colmap import SfmResult
+from recon.cameras.camera_files import load_cameras
+from recon.cameras.result import SfmResult
 from recon.config import Holdout
 from recon.errors import UserError
 from recon.lens import posed_views

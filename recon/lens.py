@@ -22,7 +22,7 @@ from .posed import Pixels, PosedViews
 from .records import Cameras, Views
 
 if TYPE_CHECKING:
-    from .colmap import SfmResult
+    from .cameras.result import SfmResult
 
 
 def to_opencv(K: Float[Tensor, "3 3"]) -> np.ndarray:

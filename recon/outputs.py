@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .camera_files import write_cameras_json, write_transforms_json
-from .colmap import write_colmap_model
+from .cameras.camera_files import write_cameras_json, write_transforms_json
+from .cameras.colmap_models import write_colmap_model
 from .errors import UserError
 from .files import write_json_atomic
 from .fuse import Fused

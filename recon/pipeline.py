@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
-from . import camera_files, colmap, lens, photos, upright
+from . import lens, photos, upright
+from .cameras import camera_files, sfm
+from .cameras.result import SfmResult
 from .config import PipelineConfig
 from .depth_range import choose_depth_range
 from .errors import CannotReconstruct, UserError
@@ -91,7 +93,7 @@ class Capture:
 
     views: Views
     """All readable photos, held-out ones included."""
-    solved: colmap.SfmResult
+    solved: SfmResult
     """Cameras of all photos at the original size; points seen by input photos alone."""
     inputs: PosedViews
     held_out: PosedViews
@@ -192,10 +194,10 @@ def prepare_capture(
     ), found.skipped
 
 
-def find_cameras(views: Views, config: PipelineConfig, ledger: Ledger, progress: Progress) -> colmap.SfmResult:
+def find_cameras(views: Views, config: PipelineConfig, ledger: Ledger, progress: Progress) -> SfmResult:
     """Structure from motion, turned upright; or the user's cameras, kept exactly."""
     if config.cameras == "sfm":
-        solved = colmap.run_sfm(views, progress=progress, seed=config.seed)
+        solved = sfm.run_sfm(views, progress=progress, seed=config.seed)
         ledger.choices["cameras"] = {"source": "sfm", "attempts": list(solved.attempts)}
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     progress.update("cameras", 0.0, "reading cameras")
@@ -203,7 +205,7 @@ def find_cameras(views: Views, config: PipelineConfig, ledger: Ledger, progress:
     return camera_files.load_cameras(Path(config.cameras), views)
 
 
-def keep_points_of(solved: colmap.SfmResult, used: Sequence[int]) -> colmap.SfmResult:
+def keep_points_of(solved: SfmResult, used: Sequence[int]) -> SfmResult:
     """Drop sparse points that fewer than two input photos observed, so that held-out photos shape nothing."""
     return solved.observed_by(used)
 

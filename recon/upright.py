@@ -16,7 +16,7 @@ from torch import Tensor
 from .records import Cameras
 
 if TYPE_CHECKING:
-    from .colmap import SfmResult
+    from .cameras.result import SfmResult
 
 MIN_AGREEMENT = 0.3
 """Length of the mean up vector (1 = all agree) below which the cameras do not tell what is up."""

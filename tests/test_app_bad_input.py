@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from app.cli import main
-from recon import colmap_child
+from recon.cameras import child_process
 from recon.outputs import RESULT_NAMES
 from recon.progress import Progress
 
@@ -44,7 +44,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         children.append(start(*args, **kwargs))
         return children[-1]
 
-    monkeypatch.setattr(colmap_child.subprocess, "Popen", recorded)
+    monkeypatch.setattr(child_process.subprocess, "Popen", recorded)
     yield
     assert all(child.poll() is not None for child in children)
     assert list(temporary.iterdir()) == []

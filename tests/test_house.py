@@ -26,7 +26,7 @@ MAY_IMPORT = {
 
 WALLS = {
     "gsplat": lambda p: p == "render/cuda.py",
-    "pycolmap": lambda p: p == "recon/colmap_process.py",
+    "pycolmap": lambda p: p.startswith("recon/cameras/child/"),
     "gradio": lambda p: p.startswith("app/"),
     "gradio_client": lambda p: False,
     "viser": lambda p: p.startswith("app/"),

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from recon.camera_files import OPENGL_TO_OPENCV, load_cameras, write_cameras_json, write_transforms_json
-from recon.colmap import SfmResult, blank_cameras, write_colmap_model
+from recon.cameras.camera_files import OPENGL_TO_OPENCV, load_cameras, write_cameras_json, write_transforms_json
+from recon.cameras.colmap_models import write_colmap_model
+from recon.cameras.result import SfmResult, blank_cameras
 from recon.errors import UserError
 from recon.geometry import quats_to_rotations
 from recon.photos import open_photos

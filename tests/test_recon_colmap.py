@@ -18,11 +18,13 @@ import torch
 from sfm_scene import DISTORTION, FOCAL_PX, Truth, write_room_photos
 
 from recon.alignment import sim3_align
-from recon.camera_files import load_cameras
-from recon.colmap import SfmResult, run_sfm, write_colmap_model
+from recon.cameras.camera_files import load_cameras
+from recon.cameras.colmap_models import write_colmap_model
+from recon.cameras.features import EXHAUSTIVE_UP_TO, Features, choose_pairs
+from recon.cameras.result import SfmResult
+from recon.cameras.sfm import run_sfm
 from recon.config import Holdout
 from recon.errors import CannotReconstruct, UserError
-from recon.features import EXHAUSTIVE_UP_TO, Features, choose_pairs
 from recon.photos import open_photos
 from recon.progress import Cancelled, Progress
 
@@ -144,7 +146,7 @@ def _children_of(pid: int) -> list[str]:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (FileNotFoundError, ProcessLookupError, IndexError):
             continue
-        if parent == pid and "colmap_process" in command:
+        if parent == pid and "recon.cameras.child" in command:
             found.append(command)
     return found
 
@@ -163,7 +165,7 @@ def test_no_child_outlives_a_stopped_parent(room, tmp_path, how):
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from recon.colmap import run_sfm
+        from recon.cameras.sfm import run_sfm
         from recon.photos import open_photos
         from recon.progress import Progress
         views = open_photos([Path(p) for p in sys.argv[2:]], long_side=320).views

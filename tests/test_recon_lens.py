@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recon.camera_files import load_cameras, write_cameras_json
-from recon.colmap import blank_cameras
+from recon.cameras.camera_files import load_cameras, write_cameras_json
+from recon.cameras.result import blank_cameras
 from recon.geometry import project
 from recon.lens import pinhole_cameras, posed_views, sampling_map, undistort
 from recon.photos import open_photos

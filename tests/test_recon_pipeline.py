@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from app.run import build_tools
-from recon.colmap import SfmResult
+from recon.cameras.result import SfmResult
 from recon.config import Holdout, PipelineConfig
 from recon.errors import CannotReconstruct, UserError
 from recon.fuse import FuseConfig, Fused

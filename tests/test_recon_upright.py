@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from recon.colmap import SfmResult
+from recon.cameras.result import SfmResult
 from recon.geometry import quats_to_rotations
 from recon.records import Cameras
 from recon.upright import turn, up_world, upright_rotation

@@ -1,7 +1,7 @@
 """Local features of photos, and which photos are worth comparing.
 
 Input: ``Views``. Output: SIFT keypoints with descriptors at a common size, and pairs of photos.
-Does not: match pairs fully, verify geometry, or find cameras (``recon.colmap`` does).
+Does not: match pairs fully, verify geometry, or find cameras (``recon.cameras.sfm`` does).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from .photos import working_size
-from .progress import Progress
-from .records import View, Views
+from ..photos import working_size
+from ..progress import Progress
+from ..records import View, Views
 
 MIN_FEATURE_SIDE, MAX_FEATURE_SIDE = 640, 1600
 """Features are found at the working size, but at no less and no more than this longest side (and never enlarged)."""

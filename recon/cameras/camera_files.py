@@ -19,10 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .colmap import SfmResult, blank_cameras, place, read_colmap_model
-from .errors import UserError
-from .files import read_json, write_json_atomic
-from .records import Cameras, Views
+from ..errors import UserError
+from ..files import read_json, write_json_atomic
+from ..records import Cameras, Views
+from .colmap_models import read_colmap_model
+from .result import SfmResult, blank_cameras, place
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The program that runs COLMAP, in a process of its own: ``python -m recon.colmap_process COMMAND FOLDER``.
+"""The program that runs COLMAP, in a process of its own: ``python -m recon.cameras.child COMMAND FOLDER``.
 
 Input: ``job.npz`` in FOLDER. Output: ``result.npz`` there, progress as JSON lines on stdout, COLMAP's log on stderr.
 It ends as soon as its stdin is closed, so it never outlives the process that started it.

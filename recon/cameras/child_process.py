@@ -21,8 +21,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import UserError
-from .progress import Progress
+from ..errors import UserError
+from ..progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def job_folder_in(workdir: Path | None) -> Iterator[Path]:
 
 def _environment() -> dict[str, str]:
     """Environment of the child, in which this very package is importable."""
-    home = str(Path(__file__).resolve().parent.parent)
+    home = str(Path(__file__).resolve().parents[2])
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": home if not path else home + os.pathsep + path, "PYTHONUNBUFFERED": "1"}
 
@@ -92,7 +92,7 @@ def run_child(
     progress: Progress | None = None,
     on_news: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Run one command of ``recon.colmap_process`` and return its arrays.
+    """Run one command of ``recon.cameras.child`` and return its arrays.
 
     The child leads a process group of its own, so that Ctrl-C reaches this process alone, which then ends the child; and it
     ends by itself when its stdin closes, so that it does not outlive this process either.
@@ -116,7 +116,7 @@ def run_child(
         try:
             with _starting():
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "recon.colmap_process", command, str(folder)],
+                    [sys.executable, "-m", "recon.cameras.child", command, str(folder)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
