@@ -60,6 +60,7 @@ COMMANDS = {
     "transform": Command("move, turn and scale a scene with its cameras", "app.scene_tools", "TransformArguments", "transform"),
     "compare": Command("how two scenes differ", "app.scene_tools", "CompareArguments", "compare_scenes"),
     "doctor": Command("what this machine offers and which parts will be used", "app.doctor", "DoctorArguments", "doctor"),
+    "weights": Command("list, pull, verify, remove published networks", "app.weights_command", "WeightsArguments", "weights"),
     "train": Command("train a network from procedural scenes", "app.train", "TrainArguments", "train"),
 }
 """Command -> where it lives, in the order of the overview."""

@@ -155,6 +155,24 @@ def check_weights() -> Iterator[Finding]:
             yield Finding(name=f"weights {name}", state="ok", text=text)
 
 
+def check_published() -> Iterator[Finding]:
+    """Say which published networks are on this machine and which can run here."""
+    import torch
+
+    from models.checkpoints import all_checkpoints, is_installed
+    from models.published.planner import verdict
+    from models.published.zoo import find_network
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    verdicts = {name: verdict(find_network(name), device) for name in {entry.network for entry in all_checkpoints().values()}}
+    for name, entry in all_checkpoints().items():
+        fits, why = verdicts[entry.network]
+        here = "on this machine" if is_installed(name) else f"not here; get it with: recon weights pull {name}"
+        state: State = "note" if is_installed(name) and not fits else "ok"
+        text = f"{'can run' if fits else 'cannot run'} on {device}: {why.removesuffix('.')}; {here}"
+        yield Finding(name=f"model {name}", state=state, text=text)
+
+
 def check_cache() -> Iterator[Finding]:
     import render
 
@@ -178,4 +196,7 @@ def check_warm() -> Iterator[Finding]:
 
 
 LOW_MEMORY_BYTES = 4 * 2**30
-CHECKS = (check_python, check_packages, check_machine, check_gpu, check_threads, check_rasterizer, check_weights, check_cache)
+CHECKS = (
+    check_python, check_packages, check_machine, check_gpu, check_threads, check_rasterizer,
+    check_weights, check_published, check_cache,
+)  # fmt: skip

@@ -60,11 +60,14 @@ def start(photos: Sequence[Path | str], out: Path | None, config: PipelineConfig
 
 
 def check_choices(config: PipelineConfig) -> None:
-    """Refuse what this version cannot do yet, in words.
+    """Refuse what cannot be done, in words, before work begins.
 
     Raises:
-        UserError: a choice has no meaning here.
+        UserError: a choice has no meaning here, or names a network that is not on this machine.
     """
+    from models.registry import require_model
+
+    require_model(config.model, config.weights)
     if config.refine != 0:
         raise UserError(f"--refine {config.refine}: learned refinement is not part of this version.", "Leave it out, or give 0.")
     if not 0 <= config.polish < math.inf:

@@ -72,7 +72,7 @@ class PathArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsArguments:
-    """Published checkpoints: list, pull, verify, remove, path."""
+    """Published networks: list, pull, verify and remove them, print where they are."""
 
     action: (
         Annotated[ListArguments, tyro.conf.subcommand("list", prefix_name=False)]
@@ -103,7 +103,7 @@ def weights(arguments: WeightsArguments) -> int:
 def list_weights(wanted: ListArguments) -> None:
     """Print the checkpoints."""
     entries = [entry for entry in checkpoints.all_checkpoints().values() if entry.commercial or not wanted.commercial_ok]
-    rows = [(entry, is_installed(entry.name)) for entry in entries]
+    rows = [(entry, checkpoints.is_installed(entry.name)) for entry in entries]
     if wanted.json:
         answer(json.dumps({"checkpoints": [{**asdict(entry), "installed": here} for entry, here in rows]}, indent=2))
         return
@@ -113,15 +113,6 @@ def list_weights(wanted: ListArguments) -> None:
         use = "yes" if entry.commercial else "no"
         answer(f"{'':<16} {place}; needs about {entry.memory_gib:.1f} GiB of memory; commercial use: {use}")
         answer(f"{'':<16} weights: {entry.weights_licence}")
-
-
-def is_installed(name: str) -> bool:
-    """Say whether a checkpoint is on this machine."""
-    try:
-        checkpoints.installed_path(name)
-    except UserError:
-        return False
-    return True
 
 
 def pull_weights(wanted: PullArguments) -> None:

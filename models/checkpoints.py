@@ -38,6 +38,7 @@ __all__ = [
     "all_checkpoints",
     "find_checkpoint",
     "installed_path",
+    "is_installed",
     "load_installed",
     "pull",
     "remove",
@@ -142,13 +143,22 @@ def installed_path(name: str) -> Path:
         UserError: the name is unknown, or it is not installed.
     """
     entry = find_checkpoint(name)
-    path = weights_folder() / name / entry.file
-    if not path.is_file() or not (path.parent / RECEIPT).is_file():
+    if not is_installed(name):
         raise UserError(
             f"The weights of {name} are not on this machine.",
             f"Fetch them with `recon weights pull {name}` ({entry.size_bytes / 1e9:.2f} GB), or give a file with --weights.",
         )
-    return path
+    return weights_folder() / name / entry.file
+
+
+def is_installed(name: str) -> bool:
+    """Say whether a checkpoint is on this machine.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    folder = weights_folder() / name
+    return (folder / find_checkpoint(name).file).is_file() and (folder / RECEIPT).is_file()
 
 
 def pull(name: str, *, accept_licence: bool, file: Path | None = None, say: Callable[[str], None] = lambda text: None) -> Path:
@@ -205,7 +215,7 @@ def load_installed(name: str, device: str = "cpu", weights: Path | None = None) 
         UserError: it is not installed, or the file is damaged or of another network.
     """
     entry = find_checkpoint(name)
-    return load_published(entry.network, installed_path(name) if weights is None else Path(weights), device)
+    return load_published(entry.network, installed_path(name) if weights is None else Path(weights), device, name=name)
 
 
 def verify(name: str) -> Receipt:

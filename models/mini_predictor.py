@@ -37,6 +37,8 @@ class MiniPredictor:
         device: 'cpu' or 'cuda'.
     """
 
+    name = "mini"
+
     def __init__(self, network: MiniNetwork, device: str = "cpu") -> None:
         self.network = to_channels_last(network).to(device).eval()
         self.device = device

@@ -41,6 +41,8 @@ class PlaneSweepPredictor:
         device: 'cpu' or 'cuda'.
     """
 
+    name = "plane-sweep"
+
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
 

@@ -1,4 +1,4 @@
-"""Find networks by name: the shipped weights, weights from a file, or random ones.
+"""Find networks by name: the shipped weights, published weights on this machine, weights from a file, or random ones.
 
 Input: names and paths. Output: ready predictors and heads.
 Does not: run them, or download anything; ``models.checkpoints`` does that for published networks.
@@ -6,9 +6,10 @@ Does not: run them, or download anything; ``models.checkpoints`` does that for p
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib import resources
@@ -24,26 +25,49 @@ from recon.errors import UserError
 from recon.fuse import SplatHead
 from recon.posed import PosedViews
 from recon.progress import Progress
-from recon.records import Prediction
+from recon.records import Prediction, Views
 
 from .head import HeadConfig, HeadNetwork, LearnedSplatHead
 from .mini import MiniConfig, MiniNetwork
 from .mini_predictor import MiniPredictor
 from .plane_sweep import PlaneSweepPredictor
 
-__all__ = ["DEPTH_MODELS", "DepthPredictor", "load_predictor", "load_splat_head", "shipped_weights"]
+__all__ = [
+    "CameraPredictor",
+    "DepthPredictor",
+    "depth_models",
+    "load_camera_predictor",
+    "load_predictor",
+    "load_splat_head",
+    "require_camera_model",
+    "require_model",
+    "shipped_weights",
+]
 
-DEPTH_MODELS = ("mini", "plane-sweep")
-"""Names that ``load_predictor`` knows."""
+PREFERRED = ("da3-base", "vggt-commercial", "da3-small")
+"""Published networks that 'auto' may take, best first: those that may be used commercially, told known cameras first."""
 
 
 @runtime_checkable
 class DepthPredictor(Protocol):
     """Depth and confidence for posed photos."""
 
+    name: str
+    """As the command line calls it."""
+
     def __call__(
         self, posed: PosedViews, neighbours: tuple[tuple[int, ...], ...], depth_range: Float[Tensor, "V 2"], progress: Progress
     ) -> Prediction: ...
+
+
+@runtime_checkable
+class CameraPredictor(Protocol):
+    """Cameras and depth for photos without cameras."""
+
+    name: str
+    """As the command line calls it."""
+
+    def predict_views(self, views: Views, progress: Progress) -> Prediction: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +99,37 @@ def shipped_weights() -> dict[str, ShippedWeights]:
     return {entry["name"]: ShippedWeights(**entry) for entry in tomllib.loads(text).get("weights", [])}
 
 
+def depth_models() -> tuple[str, ...]:
+    """List the names ``load_predictor`` knows."""
+    from .checkpoints import all_checkpoints
+
+    return ("auto", "mini", *all_checkpoints(), "plane-sweep")
+
+
 def load_predictor(name: str, device: str = "cpu", weights: Path | None = None, random_seed: int | None = None) -> DepthPredictor:
     """Make the depth source called ``name``.
 
     Args:
-        name: one of ``DEPTH_MODELS``.
+        name: one of ``depth_models()``; 'auto' takes the best published network that is on this machine and fits into its
+            memory, else 'mini'.
         device: 'cpu' or 'cuda'.
-        weights: safetensors file to use instead of the shipped one; None uses the shipped one.
-        random_seed: untrained weights from this seed, for comparisons; None loads trained ones.
+        weights: file to use instead of the shipped or installed one; None uses that one. With 'auto' the file decides.
+        random_seed: untrained 'mini' from this seed, for comparisons; None loads trained weights.
     Raises:
         UserError: unknown name, or the weights are missing, damaged or of another network.
     """
-    if name == "plane-sweep":
-        if weights is not None or random_seed is not None:
+    require_model(name, weights)
+    chosen = choose_automatically(device, weights) if name == "auto" else name
+    if random_seed is not None and chosen != "mini":
+        raise UserError(f"Random weights are made for 'mini' alone, not for {chosen!r}.", "Choose the model 'mini'.")
+    if chosen == "plane-sweep":
+        if weights is not None:
             raise UserError("The plane sweep has no weights.", "Leave out --weights, or choose the model 'mini'.")
         return PlaneSweepPredictor(device)
-    if name != "mini":
-        raise UserError(f"There is no depth model called {name!r}.", f"Choose one of: {', '.join(DEPTH_MODELS)}.")
+    if chosen != "mini":
+        from .checkpoints import load_installed
+
+        return load_installed(chosen, device, weights)
     if random_seed is not None:
         with torch.random.fork_rng():
             torch.manual_seed(random_seed)
@@ -100,6 +138,87 @@ def load_predictor(name: str, device: str = "cpu", weights: Path | None = None, 
     network = MiniNetwork(read_config(path, MiniConfig))
     fill(network, path)
     return MiniPredictor(network, device)
+
+
+def require_model(name: str, weights: Path | None = None) -> None:
+    """Check that ``load_predictor`` could find what it needs, without loading it.
+
+    Raises:
+        UserError: there is no such name, its weights are not on this machine, or the file given is not there.
+    """
+    from .checkpoints import all_checkpoints, installed_path
+
+    if name not in depth_models():
+        raise unknown_model(name, depth_models())
+    if weights is not None and not Path(weights).is_file():
+        raise UserError(f"There is no weights file {weights}.", "Check the path, or pull the model with `recon weights pull NAME`.")
+    if weights is None and name in all_checkpoints():
+        installed_path(name)
+
+
+def require_camera_model(name: str) -> None:
+    """Check that ``load_camera_predictor`` could find what it needs, without loading it.
+
+    Raises:
+        UserError: there is no such name, or its weights are not on this machine.
+    """
+    from .checkpoints import all_checkpoints, installed_path
+
+    if name == "network":
+        return
+    if name not in all_checkpoints():
+        raise unknown_model(name, ("network", *all_checkpoints()))
+    installed_path(name)
+
+
+def load_camera_predictor(name: str, device: str = "cpu") -> CameraPredictor:
+    """Make the network called ``name`` that finds cameras from photos alone.
+
+    Args:
+        name: a published network, or 'network' for the best of those on this machine.
+        device: 'cpu' or 'cuda'.
+    Raises:
+        UserError: unknown name, or its weights are not on this machine, damaged or of another network.
+    """
+    from .checkpoints import load_installed
+
+    require_camera_model(name)
+    if name == "network":
+        chosen = best_installed(device)
+        if chosen is None:
+            raise UserError(
+                "No network that finds cameras is on this machine, or none fits into its memory.",
+                "Fetch one: recon weights pull da3-small; `recon doctor` says which fit. Or find cameras with --cameras sfm.",
+            )
+        return load_installed(chosen, device)
+    return load_installed(name, device)
+
+
+def best_installed(device: str) -> str | None:
+    """Find the first of ``PREFERRED`` that is on this machine and fits into its memory; None when there is none."""
+    from .checkpoints import find_checkpoint, is_installed
+    from .published.planner import verdict
+    from .published.zoo import find_network
+
+    fits = (name for name in PREFERRED if is_installed(name) and verdict(find_network(find_checkpoint(name).network), device)[0])
+    return next(fits, None)
+
+
+def choose_automatically(device: str, weights: Path | None) -> str:
+    """Say which model 'auto' means: the network a given file belongs to, else the best installed, else 'mini'."""
+    if weights is None:
+        return best_installed(device) or "mini"
+    from .published.checkpoint.files import open_checkpoint
+    from .published.zoo import identify
+
+    return identify(open_checkpoint(Path(weights)).shapes) or "mini"
+
+
+def unknown_model(name: str, known: Sequence[str]) -> UserError:
+    """Say that a name is unknown and which was probably meant."""
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return UserError(f"There is no model called {name!r}.", f"{hint}Choose one of: {', '.join(known)}.")
 
 
 def load_splat_head(device: str = "cpu", weights: Path | None = None, random_seed: int | None = None) -> SplatHead:

@@ -46,8 +46,9 @@ class PipelineConfig:
     """Working size: longest side of the photos in pixels. Photos are never enlarged."""
     cameras: str = "sfm"
     """'sfm' finds cameras with COLMAP; otherwise a path to a COLMAP model, transforms.json or cameras.json."""
-    model: str = "mini"
-    """Depth network: 'mini' is built in; 'plane-sweep' is the classical baseline without a network."""
+    model: str = "auto"
+    """Depth network: 'mini' is built in; published ones go by name (da3-small, da3-base, vggt, anysplat, pi3, yonosplat: see
+    `recon weights list`); 'auto' takes the best of those on this machine that fits, else 'mini'; 'plane-sweep' needs none."""
     holdout: Holdout | None = None
     """Which photos are kept out of everything but camera finding, and scored."""
     fuse: FuseConfig = field(default_factory=FuseConfig)
@@ -67,4 +68,4 @@ class PipelineConfig:
     video: bool = True
     """Render orbit.mp4."""
     weights: Path | None = None
-    """Weights of 'mini' from a file instead of the shipped ones; 'random' weights are made by the benchmark alone."""
+    """Weights of the depth network from a file instead of the shipped or pulled ones."""

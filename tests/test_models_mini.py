@@ -199,7 +199,7 @@ def test_cancelling_stops_between_views(network):
 
 
 def test_registry_refuses_what_it_does_not_know(tmp_path):
-    with pytest.raises(UserError, match="no depth model"):
+    with pytest.raises(UserError, match="no model called"):
         load_predictor("nothing")
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="Cannot read weights"):

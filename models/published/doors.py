@@ -37,22 +37,30 @@ __all__ = ["PublishedPredictor", "load_published"]
 
 
 def load_published(
-    name: str, path: Path, device: str = "cpu", *, dtype: torch.dtype | None = None, bytes_free: int | None = None
+    network: str,
+    path: Path,
+    device: str = "cpu",
+    *,
+    name: str | None = None,
+    dtype: torch.dtype | None = None,
+    bytes_free: int | None = None,
 ) -> PublishedPredictor:
     """Load a published network from a checkpoint file.
 
     Args:
-        name: one of ``zoo.NETWORKS``.
+        network: one of ``zoo.NETWORKS``.
         path: safetensors or torch file with the published names.
         device: 'cpu' or 'cuda'.
+        name: what to call the predictor; None calls it like the network.
         dtype: number format of the backbone; None takes the fastest of the device.
         bytes_free: memory to plan with; None asks the device.
 
     Raises:
         UserError: the name is unknown, or the file is missing, damaged or of another network.
     """
-    network = load_network(name, Path(path), device)
-    return PublishedPredictor(network, find_network(name), device, dtype=dtype, bytes_free=bytes_free)
+    filled = load_network(network, Path(path), device)
+    about = find_network(network)
+    return PublishedPredictor(filled, about, device, name=name or network, dtype=dtype, bytes_free=bytes_free)
 
 
 class PublishedPredictor:
@@ -61,6 +69,7 @@ class PublishedPredictor:
     Args:
         network: filled, in evaluation mode, on ``device``.
         about: its entry of the zoo.
+        name: what the command line calls it.
     """
 
     def __init__(
@@ -69,9 +78,11 @@ class PublishedPredictor:
         about: Network,
         device: str = "cpu",
         *,
+        name: str = "",
         dtype: torch.dtype | None = None,
         bytes_free: int | None = None,
     ) -> None:
+        self.name = name or about.title
         self.network = cast(GeometryNetwork, network)
         self.about, self.device, self.dtype, self.bytes_free = about, torch.device(device), dtype, bytes_free
 
