@@ -65,9 +65,11 @@ def check_choices(config: PipelineConfig) -> None:
     Raises:
         UserError: a choice has no meaning here, or names a network that is not on this machine.
     """
-    from models.registry import require_model
+    from models.registry import camera_models, require_camera_model, require_model
 
     require_model(config.model, config.weights)
+    if config.cameras in camera_models():
+        require_camera_model(config.cameras)
     if config.refine != 0:
         raise UserError(f"--refine {config.refine}: learned refinement is not part of this version.", "Leave it out, or give 0.")
     if not 0 <= config.polish < math.inf:
@@ -121,7 +123,7 @@ def option_names(config: Any) -> list[str]:
 
 def build_tools() -> Tools:
     """Hand the pipeline the doors of the other rooms; each is opened when the run needs it."""
-    from models.registry import load_predictor, load_splat_head
+    from models.registry import camera_models, load_camera_predictor, load_predictor, load_splat_head
     from render.rasterizer import load_rasterizer
     from render.trajectories import orbit
     from render.video import write_video
@@ -132,6 +134,8 @@ def build_tools() -> Tools:
         load_splat_head=load_splat_head,
         orbit=orbit,
         write_video=write_video,
+        load_camera_predictor=load_camera_predictor,
+        camera_models=camera_models(),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from recon.cameras.camera_files import load_cameras
-from recon.cameras.result import SfmResult
+from recon.cameras.result import FOUND, SfmResult
 from recon.config import Holdout
 from recon.errors import UserError
 from recon.lens import posed_views
@@ -87,7 +87,7 @@ def open_scene_photos(
     held = [view.holdout if named is None else view.name in named for view in views]
     report = scene.provenance.get("report")
     choices = report.get("choices", {}) if isinstance(report, dict) else {}
-    given = cameras is not None or (choices.get("cameras") or {}).get("source", "file") != "sfm"
+    given = cameras is not None or (choices.get("cameras") or {}).get("source", "file") not in FOUND
     return ScenePhotos(
         scene=scene,
         views=views,

@@ -35,6 +35,7 @@ from .plane_sweep import PlaneSweepPredictor
 __all__ = [
     "CameraPredictor",
     "DepthPredictor",
+    "camera_models",
     "depth_models",
     "load_camera_predictor",
     "load_predictor",
@@ -106,6 +107,13 @@ def depth_models() -> tuple[str, ...]:
     return ("auto", "mini", *all_checkpoints(), "plane-sweep")
 
 
+def camera_models() -> tuple[str, ...]:
+    """List the names ``load_camera_predictor`` knows."""
+    from .checkpoints import all_checkpoints
+
+    return ("network", *all_checkpoints())
+
+
 def load_predictor(name: str, device: str = "cpu", weights: Path | None = None, random_seed: int | None = None) -> DepthPredictor:
     """Make the depth source called ``name``.
 
@@ -162,13 +170,12 @@ def require_camera_model(name: str) -> None:
     Raises:
         UserError: there is no such name, or its weights are not on this machine.
     """
-    from .checkpoints import all_checkpoints, installed_path
+    from .checkpoints import installed_path
 
-    if name == "network":
-        return
-    if name not in all_checkpoints():
-        raise unknown_model(name, ("network", *all_checkpoints()))
-    installed_path(name)
+    if name not in camera_models():
+        raise unknown_model(name, camera_models())
+    if name != "network":
+        installed_path(name)
 
 
 def load_camera_predictor(name: str, device: str = "cpu") -> CameraPredictor:

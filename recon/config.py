@@ -45,7 +45,8 @@ class PipelineConfig:
     long_side: int = 640
     """Working size: longest side of the photos in pixels. Photos are never enlarged."""
     cameras: str = "sfm"
-    """'sfm' finds cameras with COLMAP; otherwise a path to a COLMAP model, transforms.json or cameras.json."""
+    """'sfm' finds cameras with COLMAP; the name of a published network lets that one find them, 'network' the best on this
+    machine; otherwise a path to a COLMAP model, transforms.json or cameras.json, which are kept exactly."""
     model: str = "auto"
     """Depth network: 'mini' is built in; published ones go by name (da3-small, da3-base, vggt, anysplat, pi3, yonosplat: see
     `recon weights list`); 'auto' takes the best of those on this machine that fits, else 'mini'; 'plane-sweep' needs none."""

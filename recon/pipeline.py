@@ -20,9 +20,11 @@ import torch
 
 from . import lens, photos, upright
 from .cameras import camera_files, sfm
-from .cameras.result import SfmResult
+from .cameras.predicted import cameras_by_network
+from .cameras.result import FOUND, SfmResult
 from .config import PipelineConfig
 from .depth_range import choose_depth_range
+from .editing import strongest
 from .errors import CannotReconstruct, UserError
 from .fuse import Fused, SplatHead, default_budget, fuse
 from .fusing.recolor import recolor
@@ -59,6 +61,10 @@ class Tools:
     """(cameras, frames=) -> cameras around the scene."""
     write_video: Callable[..., None]
     """(path, iterator of uint8 frames, fps=)."""
+    load_camera_predictor: Callable[..., Any]
+    """(name, device=) -> network whose ``predict_views`` finds cameras."""
+    camera_models: tuple[str, ...] = ()
+    """Names ``load_camera_predictor`` knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +129,7 @@ def run_pipeline(
     device = resolve_device(config.device)
     ledger = Ledger()
     rasterizer = tools.load_rasterizer(device)
-    capture, skipped = prepare_capture(source, config, ledger, progress)
+    capture, skipped = prepare_capture(source, config, tools, device, ledger, progress)
     prediction = predict_depth(capture.inputs, config, tools, device, ledger, progress)
     before: list[ViewScore] = []
     if config.polish > 0:
@@ -158,7 +164,7 @@ def resolve_device(wanted: str) -> str:
 
 
 def prepare_capture(
-    source: Path | Sequence[Path], config: PipelineConfig, ledger: Ledger, progress: Progress
+    source: Path | Sequence[Path], config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress
 ) -> tuple[Capture, tuple[tuple[str, str], ...]]:
     """Open the photos, find or load their cameras, and set the held-out photos apart."""
     with ledger.stage("photos"):
@@ -171,7 +177,7 @@ def prepare_capture(
             )
         progress.update("photos", 1.0)
     with ledger.stage("cameras"):
-        solved = find_cameras(found.views, config, ledger, progress)
+        solved = find_cameras(found.views, config, tools, device, ledger, progress)
     views, registered = found.views, solved.cameras.registered_mask.tolist()
     ledger.warnings += [f"{name} was skipped: {reason}" for name, reason in found.skipped]
     lost = [v.name for v, ok in zip(views, registered, strict=True) if not ok]
@@ -194,11 +200,16 @@ def prepare_capture(
     ), found.skipped
 
 
-def find_cameras(views: Views, config: PipelineConfig, ledger: Ledger, progress: Progress) -> SfmResult:
-    """Structure from motion, turned upright; or the user's cameras, kept exactly."""
+def find_cameras(views: Views, config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress) -> SfmResult:
+    """Structure from motion or a network, turned upright; or the user's cameras, kept exactly."""
     if config.cameras == "sfm":
         solved = sfm.run_sfm(views, progress=progress, seed=config.seed)
         ledger.choices["cameras"] = {"source": "sfm", "attempts": list(solved.attempts)}
+        return upright.turn(solved, upright.upright_rotation(solved.cameras))
+    if config.cameras in tools.camera_models:
+        network = tools.load_camera_predictor(config.cameras, device=device)
+        solved = cameras_by_network(views, network.predict_views, progress)
+        ledger.choices["cameras"] = {"source": "network", "network": network.name, "points": len(solved.points_world)}
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     progress.update("cameras", 0.0, "reading cameras")
     ledger.choices["cameras"] = {"source": str(config.cameras)}
@@ -217,6 +228,7 @@ def predict_depth(
     with ledger.stage("depth"):
         progress.update("depth", 0.0, "choosing neighbours")
         predictor = tools.load_predictor(config.model, device=device, weights=config.weights)
+        ledger.choices["model"] = getattr(predictor, "name", config.model)
         neighbours = choose_neighbours(posed, count=MATCHING_VIEWS)
         lonely = [posed.names[i] for i, chosen in enumerate(neighbours) if not chosen]
         if len(lonely) == len(posed):
@@ -241,8 +253,12 @@ def make_gaussians(
     ledger: Ledger,
     progress: Progress,
 ) -> Fused:
-    """Fuse the depth maps and match the colours."""
+    """Take the Gaussians a network made; else fuse the depth maps and match the colours."""
     with ledger.stage("gaussians"):
+        if prediction.gaussians is not None:
+            made, most = prediction.gaussians, config.fuse.max_gaussians
+            ledger.choices["gaussians"] = {"source": "network", "made": len(made)}
+            return Fused(gaussians=made if most is None else strongest(made, most), shell_count=0)
         head = tools.load_splat_head(device=device)
         fused = fuse(posed, prediction, head, config.fuse, progress, device=device)
         if config.fuse.recolor_steps:
@@ -269,6 +285,9 @@ def polish_gaussians(
     """
     few = replace(config.fuse, max_gaussians=min(first_count(config.polish), config.fuse.max_gaussians or default_budget(device)))
 
+    if prediction.gaussians is not None:
+        ledger.warnings.append("Polishing starts from the network's depth; the Gaussians it made itself are not used.")
+
     def make(posed: PosedViews, depth: Prediction) -> Fused:
         return make_gaussians(posed, depth, replace(config, fuse=few), tools, rasterizer, device, ledger, progress)
 
@@ -276,7 +295,7 @@ def polish_gaussians(
     with ledger.stage("polish"):
         done = run_polish(
             capture.inputs, prediction, make, config.polish, polishing, rasterizer, progress,
-            cameras_known=config.cameras != "sfm", seed=config.seed,
+            cameras_known=ledger.choices["cameras"]["source"] not in FOUND, seed=config.seed,
         )  # fmt: skip
     if done.partial:
         progress.resume()

@@ -86,7 +86,7 @@ class PublishedPredictor:
         self.network = cast(GeometryNetwork, network)
         self.about, self.device, self.dtype, self.bytes_free = about, torch.device(device), dtype, bytes_free
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self,
         posed: PosedViews,
@@ -117,7 +117,7 @@ class PublishedPredictor:
         splats: list[Gaussians] = []
         depth: list[Tensor | None] = [None] * len(posed)
         confidence: list[Tensor | None] = [None] * len(posed)
-        for group, part in self._groups(len(posed), pixels, canvas, plan, known, progress):
+        for group, part in self._groups(len(posed), pixels, canvas, plan, known, progress, stage="depth"):
             maps = [canvas.cut(part.depth[k], view) for k, view in enumerate(group)]
             units = match_unit(maps, part.T_world_cam, posed, cameras, group, depth_range)
             for k, view in enumerate(group):
@@ -141,7 +141,7 @@ class PublishedPredictor:
             gaussians=Gaussians.concatenate(splats) if splats else None,
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict_views(self, views: Views, progress: Progress) -> Prediction:
         """Predict cameras and depth from photos alone, in a world and unit of the network's choosing.
 
@@ -156,7 +156,7 @@ class PublishedPredictor:
             return image, torch.ones(image.shape[:2], dtype=torch.bool)
 
         groups, parts = [], []
-        for group, part in self._groups(len(views), pixels, canvas, plan, None, progress):
+        for group, part in self._groups(len(views), pixels, canvas, plan, None, progress, stage="cameras"):
             groups.append(group)
             parts.append(part)
         whole = join(parts, groups)
@@ -189,14 +189,14 @@ class PublishedPredictor:
         plan: Plan,
         known: KnownCameras | None,
         progress: Progress,
+        *,
+        stage: str,
     ):
         """Run the network on one group of views after the other; yields view numbers and their geometry, on the CPU."""
         set_backbone_dtype(cast(nn.Module, self.network), plan.dtype)
         groups = windows(views, plan.group, OVERLAP)
         for number, group in enumerate(groups):
-            progress.update(
-                "depth", number / len(groups), f"{self.about.title}: views {group[0] + 1} to {group[-1] + 1} of {views}"
-            )
+            progress.update(stage, number / len(groups), f"{self.about.title}: views {group[0] + 1} to {group[-1] + 1} of {views}")
             loaded = [pixels(view) for view in group]
             images, covered = [], []
             for view, (image, valid) in zip(group, loaded, strict=True):
@@ -214,7 +214,7 @@ class PublishedPredictor:
                     "The weights are damaged or not of this network; check them with `recon weights verify`.",
                 )
             yield group, _on_cpu(part)
-        progress.update("depth", 1.0)
+        progress.update(stage, 1.0)
 
 
 def _at_contents(cameras: Cameras, canvas: Canvas) -> Cameras:

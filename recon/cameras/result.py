@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..records import Cameras, Views
 
+FOUND = ("sfm", "network")
+"""Sources of cameras, as reports name them, that may be wrong and can be refined; all others were given by the user."""
 FOCAL_GUESS = 1.2
 """Focal length over longest side that a photo without a camera is given."""
 
