@@ -39,6 +39,9 @@ class _Bars:
         self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: ProgressEvent) -> None:
+        if event.advice:
+            self.bars.console.print(f"  {event.message}", markup=False, highlight=False)
+            return
         for stage, task in self.tasks.items():
             if stage != event.stage:  # stages follow one another: what came before is done
                 self.bars.update(task, completed=1.0)
@@ -57,6 +60,9 @@ class _Lines:
         self.next_fraction = 0.0
 
     def __call__(self, event: ProgressEvent) -> None:
+        if event.advice:
+            self.console.print(f"  {event.message}", markup=False, highlight=False)
+            return
         if event.stage != self.stage:
             self.stage, self.next_fraction = event.stage, 0.0
         if event.fraction < self.next_fraction:

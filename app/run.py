@@ -128,6 +128,8 @@ def build_tools() -> Tools:
     from render.trajectories import orbit
     from render.video import write_video
 
+    from .identity import identify
+
     return Tools(
         load_rasterizer=load_rasterizer,
         load_predictor=load_predictor,
@@ -136,6 +138,7 @@ def build_tools() -> Tools:
         write_video=write_video,
         load_camera_predictor=load_camera_predictor,
         camera_models=camera_models(),
+        identify=identify,
     )
 
 
@@ -145,7 +148,8 @@ class RunArguments:
     cameras.json, transforms.json, a COLMAP model, preview.png, orbit.mp4 and report.json."""
 
     photos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS...", help_behavior_hint="")]
-    """A folder of photos, or photo files (JPEG, PNG)."""
+    """Photos (JPEG, PNG, HEIC, WebP, AVIF, TIFF, GIF, BMP), folders of them, patterns like 'trip/*.jpg', lists (.txt, one path a
+    line), zip archives, or videos (mp4, mov, webm, gif)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     """Folder for the results; made when it is not there."""
     config: PipelineConfig = field(default_factory=PipelineConfig)
@@ -170,6 +174,8 @@ def run(arguments: RunArguments) -> int:
 def summary(result: Result) -> list[str]:
     """Say in a few lines what a run made."""
     report = result.report
+    if result.repeated:
+        return [f"Nothing to do: {result.out} already holds the result of this very run.", f"Look with: recon view {result.out}"]
     counts, memory = report["counts"], report.get("peak_memory_bytes")
     lines = [f"{counts['gaussians']:,} Gaussians from {counts['used']} photos in {format_seconds(sum(report['seconds'].values()))}"]
     if memory:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from .capture.choices import CaptureConfig
 from .fuse import FuseConfig
 from .polishing.choices import PolishOptions
 
@@ -52,6 +53,8 @@ class PipelineConfig:
     `recon weights list`); 'auto' takes the best of those on this machine that fits, else 'mini'; 'plane-sweep' needs none."""
     holdout: Holdout | None = None
     """Which photos are kept out of everything but camera finding, and scored."""
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
+    """How photos and videos are taken in, and what is known about them."""
     fuse: FuseConfig = field(default_factory=FuseConfig)
     """How depth becomes one compact set of Gaussians."""
     refine: int = 0
@@ -70,3 +73,7 @@ class PipelineConfig:
     """Render orbit.mp4."""
     weights: Path | None = None
     """Weights of the depth network from a file instead of the shipped or pulled ones."""
+    max_memory: float | None = None
+    """Most memory of this process, in GB (10^9 bytes): work is cut into chunks that fit; None takes what it takes."""
+    resume: bool = True
+    """Go on where an earlier run with the same photos and choices stopped; results of stages are kept in the cache."""

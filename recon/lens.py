@@ -116,16 +116,25 @@ def posed_views(views: Views, solved: SfmResult, indices: Sequence[int], *, long
     pinhole = pinhole_cameras(original, chosen, long_side=long_side)
     bent = original.resized(pinhole.width, pinhole.height)
 
-    def read(index: int) -> Pixels:
-        image = chosen.items[index].load_at(pinhole.width[index], pinhole.height[index])
+    def straightened(picture: Float[Tensor, "H W 3"], index: int) -> Pixels:
         return undistort(
-            image,
+            picture,
             bent.K[index].float(),
             None if bent.distortion is None else bent.distortion[index],
             K_out=pinhole.K[index],
             width_out=pinhole.width[index],
             height_out=pinhole.height[index],
         )
+
+    def read(index: int) -> Pixels:
+        view, size = chosen.items[index], (pinhole.width[index], pinhole.height[index])
+        image, valid = straightened(view.load_at(*size), index)
+        counted = view.counted(*size)
+        if counted is None:
+            return image, valid
+        seen, _ = straightened(counted.float()[..., None].expand(-1, -1, 3).contiguous(), index)
+        valid = valid & (seen[..., 0] > 0.5)
+        return image * valid[..., None], valid
 
     rows = torch.as_tensor(picked, dtype=torch.long)
     return PosedViews(

@@ -28,6 +28,8 @@ from .progress import Progress
 from .quality.html_report import build_html, error_maps
 from .quality.preview import preview_sheet
 from .records import Cameras, Gaussians, Rasterizer, Views
+from .resume.leftovers import PARTIAL, REPLACED, clear_leftovers, hidden_folder
+from .resume.out_format import read_report
 
 if TYPE_CHECKING:
     from .config import PipelineConfig
@@ -55,6 +57,9 @@ def check_writable(out: Path) -> None:
                 f"Output folder {out} holds files that are not a result of recon: {', '.join(foreign[:5])}.",
                 "Name an empty or new folder.",
             )
+    clear_leftovers(out)
+    if out.is_dir():
+        read_report(out)  # refuses what a newer version wrote
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent):
@@ -80,7 +85,7 @@ def write_outputs(
         UserError: the disk refuses.
     """
     started = time.perf_counter()  # the stage ends after the report that names its seconds
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    partial = hidden_folder(out, PARTIAL)
     try:
         progress.update("write", 0.0, "scene.ply")
         write_ply(partial / "scene.ply", fused.gaussians)
@@ -104,7 +109,10 @@ def write_outputs(
         progress.update("write", 1.0)
         move_into_place(partial, out)
     except OSError as error:
-        raise UserError(f"Writing {out} failed: {error.strerror or error}.", "Free some space or name another folder.") from error
+        raise UserError(
+            f"Writing {out} failed: {error.strerror or error}.",
+            "Free some space, bring the disk back or name another folder, and run the same command again: it goes on from here.",
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -140,7 +148,7 @@ def move_into_place(partial: Path, out: Path) -> None:
     if not out.exists():
         os.replace(partial, out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    old = hidden_folder(out, REPLACED)
     os.replace(out, old / out.name)
     os.replace(partial, out)
     shutil.rmtree(old)

@@ -22,10 +22,12 @@ from . import lens, photos, upright
 from .cameras import camera_files, sfm
 from .cameras.predicted import cameras_by_network
 from .cameras.result import FOUND, SfmResult
+from .capture.known import KnownDistance, apply_distance
 from .config import PipelineConfig
 from .depth_range import choose_depth_range
 from .editing import strongest
 from .errors import CannotReconstruct, UserError
+from .files import plain
 from .fuse import Fused, SplatHead, default_budget, fuse
 from .fusing.recolor import recolor
 from .neighbours import choose_neighbours
@@ -37,6 +39,9 @@ from .progress import Progress
 from .quality.report import build_report
 from .quality.score import ViewScore, score_views, summarize
 from .records import Prediction, Rasterizer, Scene, Views
+from .resume.keys import stage_keys
+from .resume.out_format import finished_report
+from .resume.store import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +70,8 @@ class Tools:
     """(name, device=) -> network whose ``predict_views`` finds cameras."""
     camera_models: tuple[str, ...] = ()
     """Names ``load_camera_predictor`` knows."""
+    identify: Callable[[PipelineConfig, str], str] | None = None
+    """(config, device) -> digest of code, libraries and weights; without it nothing is kept for resuming."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +82,8 @@ class Result:
     report: dict
     out: Path | None
     """Folder that was written; None when nothing was asked for."""
+    repeated: bool = False
+    """True when the folder already held the result of this very run, so that nothing was done."""
 
 
 @dataclass
@@ -123,25 +132,64 @@ def run_pipeline(
     """
     if config.refine != 0:
         raise UserError(f"--refine {config.refine} is not available yet.", "Leave it at 0.")
+    if config.capture.scale_from is not None:
+        KnownDistance.parse(config.capture.scale_from)
     if out is not None:
         check_writable(out)
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
     ledger = Ledger()
     rasterizer = tools.load_rasterizer(device)
-    capture, skipped = prepare_capture(source, config, tools, device, ledger, progress)
-    prediction = predict_depth(capture.inputs, config, tools, device, ledger, progress)
+    identity = tools.identify(config, device) if config.resume and tools.identify is not None else None
+    store = open_store(identity is not None)
+    found = look_at_photos(source, config, ledger, progress)
+    keys = stage_keys(found.views, config, identity or "", device)
+
+    def cameras() -> SfmResult:
+        with ledger.stage("cameras"):
+            return find_cameras(found.views, config, tools, device, ledger, progress)
+
+    solved = store.keep("cameras", keys.cameras, ledger, cameras)
+    capture = place_photos(found, solved, config, ledger)
+
+    def depth() -> Prediction:
+        return store.keep(
+            "depth", keys.depth, ledger, lambda: predict_depth(capture.inputs, config, tools, device, ledger, progress)
+        )
+
     before: list[ViewScore] = []
     if config.polish > 0:
-        fused, capture, before = polish_gaussians(capture, prediction, config, tools, rasterizer, device, ledger, progress)
+
+        def polished() -> tuple:
+            done, moved, scored = polish_gaussians(capture, depth(), config, tools, rasterizer, device, ledger, progress)
+            return done, moved.solved, moved.inputs.cameras, moved.held_out.cameras, scored
+
+        whole = store.keep("polish", keys.polish, ledger, polished, worth=lambda _: not ledger.choices["polish"]["partial"])
+        fused, solved, *moved, before = whole
+        inputs, held_out = (replace(p, cameras=c) for p, c in zip((capture.inputs, capture.held_out), moved, strict=True))
+        capture = replace(capture, solved=solved, inputs=inputs, held_out=held_out)
     else:
-        fused = make_gaussians(capture.inputs, prediction, config, tools, rasterizer, device, ledger, progress)
+
+        def gaussians() -> Fused:
+            return make_gaussians(capture.inputs, depth(), config, tools, rasterizer, device, ledger, progress)
+
+        fused = store.keep("gaussians", keys.gaussians, ledger, gaussians)
+    if out is not None and not store.computed and store.resumed:
+        earlier = finished_report(out, keys.result)
+        if earlier is not None:
+            progress.update("write", 1.0, "already there")
+            scene = Scene(gaussians=fused.gaussians, cameras=capture.inputs.cameras, provenance={"report": earlier})
+            return Result(scene=scene, report=earlier, out=out, repeated=True)
+    if store.trouble:
+        ledger.warnings.append(store.trouble)
     scores: list[ViewScore] = []
     with ledger.stage("score"):
         progress.update("score", 0.0)
         if config.holdout is not None:
             scores = score_views(fused, capture.held_out, capture.lost_held_out, rasterizer)
-    report = build_report(capture, fused, scores, skipped, config, ledger, device)
+    report = build_report(capture, fused, scores, found.skipped, config, ledger, device)
+    report |= {"run_key": keys.result, "stages": {"computed": store.computed, "from_cache": store.resumed}}
+    report["photos"] |= {"check": plain(found.check), "videos": found.videos}
     if config.polish > 0:
         report["quality_before_polish"] = summarize(before)
     scene = Scene(gaussians=fused.gaussians, cameras=capture.inputs.cameras, provenance={"report": report})
@@ -167,19 +215,44 @@ def prepare_capture(
     source: Path | Sequence[Path], config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress
 ) -> tuple[Capture, tuple[tuple[str, str], ...]]:
     """Open the photos, find or load their cameras, and set the held-out photos apart."""
+    found = look_at_photos(source, config, ledger, progress)
+    with ledger.stage("cameras"):
+        solved = find_cameras(found.views, config, tools, device, ledger, progress)
+    return place_photos(found, solved, config, ledger), found.skipped
+
+
+def look_at_photos(source: Path | Sequence[Path], config: PipelineConfig, ledger: Ledger, progress: Progress) -> photos.PhotoSet:
+    """Open the photos, and say what they look like before anything costs time."""
     with ledger.stage("photos"):
         progress.update("photos", 0.0)
-        found = photos.open_photos(source, long_side=config.long_side, holdout=config.holdout, keep_gps=config.keep_gps)
+        found = photos.open_photos(
+            source, long_side=config.long_side, holdout=config.holdout, keep_gps=config.keep_gps, capture=config.capture,
+            check=progress.check, tell=lambda text: progress.update("photos", 0.0, text),
+        )  # fmt: skip
         if len(found.views) < 2:
             raise CannotReconstruct(
                 "Only one readable photo was given; depth needs at least two photos from different places.",
                 "Take 8 to 60 photos while walking around the scene.",
             )
-        progress.update("photos", 1.0)
-    with ledger.stage("cameras"):
-        solved = find_cameras(found.views, config, tools, device, ledger, progress)
+        ledger.warnings += [f"{name} was skipped: {reason}" for name, reason in found.skipped]
+        ledger.choices["capture"] = known_facts(found, config)
+        progress.update("photos", 1.0, found.check.summary)
+        for sentence in found.check.advice:
+            progress.say(sentence)
+        return found
+
+
+def known_facts(found: photos.PhotoSet, config: PipelineConfig) -> dict[str, Any]:
+    """What the user said about the photos, as it was understood, for the report."""
+    masked = [view.name for view in found.views if view.read_mask is not None]
+    lenses = {view.name: list(view.intrinsics) for view in found.views if view.intrinsics is not None}
+    shared = len({view.camera_id for view in found.views}) == 1
+    return {"masked": masked, "intrinsics": lenses, "one_camera": shared, "one_camera_said": config.capture.shared_camera}
+
+
+def place_photos(found: photos.PhotoSet, solved: SfmResult, config: PipelineConfig, ledger: Ledger) -> Capture:
+    """Split the photos into those that may be used and those that are scored."""
     views, registered = found.views, solved.cameras.registered_mask.tolist()
-    ledger.warnings += [f"{name} was skipped: {reason}" for name, reason in found.skipped]
     lost = [v.name for v, ok in zip(views, registered, strict=True) if not ok]
     if lost:
         ledger.warnings.append(f"{len(lost)} of {len(views)} photos could not be placed: {', '.join(lost)}.")
@@ -197,11 +270,24 @@ def prepare_capture(
         inputs=lens.posed_views(views, solved, used, long_side=config.long_side),
         held_out=lens.posed_views(views, solved, scored, long_side=SCORE_SIDE),
         lost_held_out=tuple(v.name for i, v in enumerate(views) if v.holdout and not registered[i]),
-    ), found.skipped
+    )
 
 
 def find_cameras(views: Views, config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress) -> SfmResult:
-    """Structure from motion or a network, turned upright; or the user's cameras, kept exactly."""
+    """Structure from motion or a network, turned upright, or the user's cameras, kept exactly; at the scale the user knows."""
+    solved = search_cameras(views, config, tools, device, ledger, progress)
+    if config.capture.scale_from is None:
+        return solved
+    known = KnownDistance.parse(config.capture.scale_from)
+    solved, factor = apply_distance(solved, known, views.names)
+    ledger.choices["scale"] = {"from": [known.first, known.second], "metres": known.metres, "metres_per_unit_before": factor}
+    return solved
+
+
+def search_cameras(
+    views: Views, config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress
+) -> SfmResult:
+    """Find or load cameras, at the scale they come with."""
     if config.cameras == "sfm":
         solved = sfm.run_sfm(views, progress=progress, seed=config.seed)
         ledger.choices["cameras"] = {"source": "sfm", "attempts": list(solved.attempts)}

@@ -31,6 +31,8 @@ class ProgressEvent:
     """A short sentence, or empty."""
     elapsed_s: float = 0.0
     """Seconds since the stage began."""
+    advice: bool = False
+    """True when the message is a sentence to keep on show, not the state of the stage."""
 
 
 class Progress:
@@ -44,6 +46,7 @@ class Progress:
         self._listener = listener
         self._cancelled = threading.Event()
         self._stage = ""
+        self._fraction = 0.0
         self._started = time.perf_counter()
 
     def cancel(self) -> None:
@@ -70,7 +73,16 @@ class Progress:
         """
         if stage != self._stage:
             self._stage, self._started = stage, time.perf_counter()
+        self._fraction = fraction
         if self._listener is not None:
             elapsed_s = time.perf_counter() - self._started
             self._listener(ProgressEvent(stage=stage, fraction=min(max(fraction, 0.0), 1.0), message=message, elapsed_s=elapsed_s))
         self.check()
+
+    def say(self, sentence: str) -> None:
+        """Pass on a sentence of advice; the stage goes on as it was."""
+        if self._listener is not None and self._stage:
+            elapsed_s = time.perf_counter() - self._started
+            self._listener(
+                ProgressEvent(stage=self._stage, fraction=self._fraction, message=sentence, elapsed_s=elapsed_s, advice=True)
+            )

@@ -90,6 +90,12 @@ class View:
     """Plain EXIF fields worth reporting (make, model, exposure). Never position or owner."""
     holdout: bool = False
     """True when the photo is scored and must not reach any stage but camera finding."""
+    content: str = ""
+    """Digest of the file's bytes; empty when it was not taken."""
+    read_mask: Callable[[int, int], np.ndarray] | None = None
+    """(width, height) -> bool ``H W``, True where the photo counts; None when all of it does."""
+    intrinsics: tuple[float, ...] | None = None
+    """fx, fy, cx, cy, k1, k2, p1, p2 in pixels of the original size when the user knows them; they are kept as they are."""
 
     @property
     def scale_xy(self) -> tuple[float, float]:
@@ -99,6 +105,10 @@ class View:
     def load(self) -> Float[Tensor, "H W 3"]:
         """Decode the photo at the working size as float32 in [0, 1]."""
         return self.load_at(self.width, self.height)
+
+    def counted(self, width: int, height: int) -> Bool[Tensor, "H W"] | None:
+        """Which pixels of the photo may be used, at a size; None when all may."""
+        return None if self.read_mask is None else torch.from_numpy(self.read_mask(width, height))
 
     def load_at(self, width: int, height: int) -> Float[Tensor, "H W 3"]:
         """Decode the photo at another size as float32 in [0, 1]."""

@@ -58,6 +58,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a cache of its own: nothing is found there that another test, or a person, has left."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("RECON_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def dataset() -> Callable[[str], Path]:
     """``dataset("fox")`` is the folder of a real photo set; the test is skipped, with the reason, where it is absent."""

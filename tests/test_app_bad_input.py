@@ -142,7 +142,7 @@ def test_not_an_image(tmp_path, capsys):
     (folder / "letter.jpg").write_text("Dear photo,")
     (folder / "notes.txt").write_text("none")
     said = refused(capsys, tmp_path / "out", [folder], code=3)
-    assert "letter.jpg is not a JPEG or PNG" in said
+    assert "letter.jpg is not a JPEG, PNG" in said
     assert "notes.txt" in said
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recon.capture.files import find_files
 from recon.config import Holdout
 from recon.errors import CannotReconstruct, UserError
-from recon.photos import find_files, natural_key, open_photos, working_size
+from recon.photos import natural_key, open_photos, working_size
 
 import helpers
 
@@ -53,7 +54,7 @@ def test_mixed_sizes_decode_lazily_at_their_own_working_size(tmp_path):
     assert views[0].scale_xy == (0.5, 0.5)
     assert tuple(views[1].load().shape) == (100, 75, 3)
     (tmp_path / "a.png").unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match=r"a\.png can no longer be read"):
         views[0].load()
 
 
@@ -114,7 +115,8 @@ def test_files_of_the_same_name_get_names_of_their_folders(tmp_path):
     for i, folder in enumerate(("left", "right")):
         (tmp_path / folder).mkdir()
         save(tmp_path / folder / "1.png", gradient(40, 30, i))
-    assert list(find_files([tmp_path / "right", tmp_path / "left" / "1.png"])) == ["left/1.png", "right/1.png"]
+    found = find_files([tmp_path / "right", tmp_path / "left" / "1.png"])
+    assert list(found.photos) == ["left/1.png", "right/1.png"]
 
 
 def test_what_is_no_photo_is_skipped_with_a_reason(tmp_path):
@@ -128,15 +130,16 @@ def test_what_is_no_photo_is_skipped_with_a_reason(tmp_path):
     (tmp_path / "fake.jpg").write_text("hello")
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / ".hidden.jpg").write_text("hello")
-    Image.new("RGB", (40, 40)).save(tmp_path / "anim.gif")
+    (tmp_path / "raw.dng").write_bytes(b"II*\0")
     save(tmp_path / "icon.png", gradient(8, 8))
     found = open_photos(tmp_path, long_side=64)
     assert len(found.views) == 4
     reasons = dict(found.skipped)
-    assert set(reasons) == {"cut.jpg", "cut.png", "notes.txt", "fake.jpg", "empty.jpg", "anim.gif", "icon.png"}
+    assert set(reasons) == {"cut.jpg", "cut.png", "notes.txt", "fake.jpg", "empty.jpg", "raw.dng", "icon.png"}
     assert "cut off" in reasons["cut.jpg"]
     assert "cut off" in reasons["cut.png"]
-    assert "not a JPEG or PNG" in reasons["notes.txt"]
+    assert "not a JPEG, PNG" in reasons["notes.txt"]
+    assert "develop it" in reasons["raw.dng"]
     assert "8x8" in reasons["icon.png"]
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..fuse import Fused
+from ..resume.out_format import FORMAT
 from .score import ViewScore, summarize
 
 if TYPE_CHECKING:
     from ..config import PipelineConfig
     from ..pipeline import Capture, Ledger
 
-FORMAT = 1
 REPORTED_PACKAGES = ("recon-splats", "torch", "numpy", "numba", "pycolmap", "opencv-python-headless", "gsplat")
 
 

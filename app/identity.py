@@ -1,0 +1,68 @@
+"""What makes two runs of the program the same program: its code, its libraries and the networks' weights.
+
+Input: choices. Output: a digest. Does not: load networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+from recon.config import PipelineConfig
+from recon.resume.digests import key_of
+
+ROOMS = ("recon", "models", "render")
+PACKAGES = ("torch", "numpy", "numba", "pycolmap", "opencv-python-headless", "pillow", "pi-heif", "safetensors")
+"""Libraries whose version may change a result."""
+
+
+def identify(config: PipelineConfig, device: str) -> str:
+    """Digest of code, libraries and weights that a run with this config uses."""
+    return key_of(code_digest(), weights_digests(config, device))
+
+
+@lru_cache
+def code_digest() -> str:
+    """Digest of the program's source and of the versions of the libraries that shape results."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.blake2b(digest_size=16)
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    for name in PACKAGES:
+        try:
+            digest.update(f"{name}={metadata.version(name)}".encode())
+        except metadata.PackageNotFoundError:
+            continue
+    return digest.hexdigest()
+
+
+def weights_digests(config: PipelineConfig, device: str) -> list[str]:
+    """Names and checksums of the networks a run uses, without reading large files twice a day: receipts hold them."""
+    from models.checkpoints import all_checkpoints
+    from models.registry import best_installed, camera_models, choose_automatically, shipped_weights
+
+    used = [f"head {shipped_weights()['head'].sha256}" if "head" in shipped_weights() else "no head"]
+    model = choose_automatically(device, config.weights) if config.model == "auto" else config.model
+    if config.weights is not None and config.weights.is_file():
+        with config.weights.open("rb") as file:
+            used.append(f"{model} {hashlib.file_digest(file, 'sha256').hexdigest()}")
+    elif model in shipped_weights():
+        used.append(f"{model} {shipped_weights()[model].sha256}")
+    else:
+        used.append(f"{model} {receipt(model) if model in all_checkpoints() else ''}")
+    if config.cameras in camera_models():
+        network = best_installed(device) if config.cameras == "network" else config.cameras
+        used.append(f"cameras {network} {receipt(network) if network else ''}")
+    return used
+
+
+def receipt(name: str) -> str:
+    """Checksum of an installed checkpoint, as noted when it was installed; empty when it is not installed."""
+    from models.checkpoints import RECEIPT, is_installed, weights_folder
+    from recon.files import read_json
+
+    return str(read_json(weights_folder() / name / RECEIPT)["sha256"]) if is_installed(name) else ""

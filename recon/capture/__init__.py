@@ -1,0 +1,1 @@
+"""What people bring: photos of every kind, folders, lists, archives, videos, masks; found, checked and decoded within limits."""
