@@ -115,10 +115,31 @@ def _parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int, bool]:
     return count, np.dtype([(name, sign + kind) for name, kind in fields]), newline + 1, alone
 
 
-def read_ply(path: Path) -> Gaussians:
+def extra_columns(path: Path) -> list[str]:
+    """Name the columns of a PLY that Gaussians do not have; reading leaves them out.
+
+    Raises:
+        UserError: the file is missing or no PLY.
+    """
+    try:
+        with open(path, "rb") as file:
+            _, record, _, _ = _parse_header(path, file.read(MAX_HEADER_BYTES))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
+    return _surplus(set(record.names or ()))
+
+
+def _surplus(names: set[str]) -> list[str]:
+    return sorted(name for name in names - {*WANTED, "nx", "ny", "nz"} if not name.startswith("f_rest_"))
+
+
+def read_ply(path: Path, *, keep_broken: bool = False) -> Gaussians:
     """Read a standard 3DGS PLY of SH degree 0 to 3, with or without normals; other columns are ignored and logged.
 
     Rotations are normalised. Gaussians with values that are not finite are dropped and counted in the log.
+
+    Args:
+        keep_broken: let NaN and infinite values through; a rotation of length 0 becomes NaN.
 
     Raises:
         UserError: the file is missing, truncated, no PLY, or not one of Gaussians.
@@ -148,10 +169,10 @@ def read_ply(path: Path) -> Gaussians:
         raise UserError(f"There is no file {path}.", "Check the path.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
-    return _to_gaussians(path, table)
+    return _to_gaussians(path, table, keep_broken)
 
 
-def _to_gaussians(path: Path, table: np.ndarray) -> Gaussians:
+def _to_gaussians(path: Path, table: np.ndarray, keep_broken: bool) -> Gaussians:
     names = set(table.dtype.names or ())
     rest_count = sum(name.startswith("f_rest_") for name in names)
     coefficients = rest_count // 3 + 1
@@ -160,7 +181,7 @@ def _to_gaussians(path: Path, table: np.ndarray) -> Gaussians:
         raise UserError(
             f"{path} has {rest_count} f_rest columns; 0, 9, 24 or 45 were expected.", "Export it with SH degree 0 to 3."
         )
-    extra = sorted(names - set(column_names(coefficients)) - {"nx", "ny", "nz"})
+    extra = _surplus(names)
     if extra:
         logger.warning("%s: columns that Gaussians do not have were ignored: %s", path, ", ".join(extra))
 
@@ -171,16 +192,19 @@ def _to_gaussians(path: Path, table: np.ndarray) -> Gaussians:
 
     values = columns(*column_names(coefficients))
     quats = columns("rot_0", "rot_1", "rot_2", "rot_3")
-    kept = torch.isfinite(values).all(dim=1) & (quats.norm(dim=1) > 1e-12)
+    length = quats.norm(dim=1, keepdim=True)
+    kept = torch.isfinite(values).all(dim=1) & (length[:, 0] > 1e-12)
+    if keep_broken:
+        kept = torch.ones_like(kept)
     if not kept.all():
         logger.warning("%s: %d Gaussians with values that are not finite were dropped", path, int((~kept).sum()))
     rest = columns(*rest_names).reshape(len(table), 3, coefficients - 1) if rest_names else values.new_zeros(len(table), 3, 0)
     sh = torch.cat([columns("f_dc_0", "f_dc_1", "f_dc_2")[:, None], rest.transpose(1, 2)], dim=1)
-    scales = columns("scale_0", "scale_1", "scale_2").clamp(-60, 60).exp()
+    logits, logs = columns("opacity")[kept, 0], columns("scale_0", "scale_1", "scale_2")[kept]
     return Gaussians(
         means=columns("x", "y", "z")[kept],
-        quats=torch.nn.functional.normalize(quats[kept], dim=1),
-        scales=scales[kept],
-        opacities=torch.sigmoid(columns("opacity")[kept, 0]).clamp(EDGE, 1 - EDGE),
+        quats=torch.where(length > 1e-12, quats / length, torch.nan)[kept],
+        scales=torch.where(logs.isfinite(), logs.clamp(-60, 60).exp(), torch.nan),
+        opacities=torch.where(logits.isfinite(), torch.sigmoid(logits).clamp(EDGE, 1 - EDGE), torch.nan),
         sh=sh[kept].contiguous(),
     )

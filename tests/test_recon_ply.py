@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recon.errors import UserError
-from recon.ply import read_ply, write_ply
+from recon.ply import extra_columns, read_ply, write_ply
 from recon.records import Gaussians
 
 ROUND_TRIP_TOLERANCE = 2e-5
@@ -99,6 +99,26 @@ def test_values_that_are_not_finite_are_dropped_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(read_ply(tmp_path / "a.ply")) == 4
     assert "2 Gaussians" in caplog.text
+
+
+def test_values_that_are_not_finite_are_kept_for_those_who_count_them(tmp_path):
+    table = {name: column.copy() for name, column in columns(some_gaussians(6, 1)).items()}
+    table["x"][0], table["scale_1"][1], table["opacity"][2] = np.nan, np.inf, -np.inf
+    for i in range(4):
+        table[f"rot_{i}"][3] = 0.0
+    write_columns(tmp_path / "a.ply", table)
+    read = read_ply(tmp_path / "a.ply", keep_broken=True)
+    parts = (read.means, read.quats, read.scales, read.opacities[:, None])
+    assert torch.stack([part.isfinite().all(dim=1) for part in parts]).all(dim=0).tolist() == [False] * 4 + [True] * 2
+
+
+def test_surplus_columns_are_named(tmp_path):
+    table = columns(some_gaussians(3, 4))
+    table["nx"] = table["label"] = table["segment"] = table["x"]
+    write_columns(tmp_path / "a.ply", table)
+    assert extra_columns(tmp_path / "a.ply") == ["label", "segment"]
+    write_ply(tmp_path / "b.ply", some_gaussians(3, 4))
+    assert extra_columns(tmp_path / "b.ply") == []
 
 
 def test_saturated_opacities_stay_inside_zero_and_one(tmp_path):

@@ -119,7 +119,7 @@ FORMATS: dict[str, Format] = {
             name="ply",
             extensions=(".ply",),
             summary="3DGS PLY: every viewer, nothing lost",
-            read=read_ply,
+            read=partial(read_ply, keep_broken=True),
             write=_write_ply,
             floor_db=60.0,
             second_reader="ply",
