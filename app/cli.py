@@ -46,6 +46,7 @@ class Command:
 
 COMMANDS = {
     "run": Command("photos -> splats, cameras, preview, video, report", "app.run", "RunArguments", "run"),
+    "check": Command("look at photos before a run: blur, exposure, copies", "app.check_command", "CheckArguments", "check"),
     "view": Command("walk round a scene in the browser", "app.scene_commands", "ViewArguments", "view"),
     "app": Command("a local web page: drop photos, watch, look, download", "app.page", "PageArguments", "serve"),
     "batch": Command("one run for each sub-folder of a folder", "app.batch", "BatchArguments", "batch"),
@@ -59,6 +60,7 @@ COMMANDS = {
     "merge": Command("join scenes that share one world", "app.scene_tools", "MergeArguments", "merge"),
     "transform": Command("move, turn and scale a scene with its cameras", "app.scene_tools", "TransformArguments", "transform"),
     "compare": Command("how two scenes differ", "app.scene_tools", "CompareArguments", "compare_scenes"),
+    "cache": Command("what is kept between runs, and making room", "app.cache_command", "CacheArguments", "cache"),
     "doctor": Command("what this machine offers and which parts will be used", "app.doctor", "DoctorArguments", "doctor"),
     "weights": Command("list, pull, verify, remove published networks", "app.weights_command", "WeightsArguments", "weights"),
     "train": Command("train a network from procedural scenes", "app.train", "TrainArguments", "train"),
@@ -104,7 +106,9 @@ def overview() -> str:
 
 def _guarded(command: Command, words: list[str]) -> int:
     """Run a command; what a person can act on is said in words, anything else is a fault of ours and keeps its traceback."""
-    from .console import say, say_error
+    from recon.resume.disk import disk_trouble
+
+    from .console import say
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up the way Ctrl-C does
@@ -116,16 +120,28 @@ def _guarded(command: Command, words: list[str]) -> int:
         arguments = parse(getattr(module, command.arguments), words[1:], f"recon {words[0]}")
         return getattr(module, command.function)(arguments)
     except UserError as error:
-        if "--json" in words:
-            sys.stdout.write(json.dumps({"error": error.reason, "remedy": error.remedy, "exit_code": error.exit_code}) + "\n")
-        say_error(error.reason, error.remedy)
-        return error.exit_code
+        return refuse(error, words)
     except (KeyboardInterrupt, Cancelled):
         say("Stopped.")
         return EXIT_STOPPED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has left; there is nobody to tell
         return EXIT_INTERNAL
+    except OSError as error:
+        told = disk_trouble(error)
+        if told is None:
+            raise
+        return refuse(told, words)
+
+
+def refuse(error: UserError, words: Sequence[str]) -> int:
+    """Say why a command cannot be done and what would help; returns the exit code."""
+    from .console import say_error
+
+    if "--json" in words:
+        sys.stdout.write(json.dumps({"error": error.reason, "remedy": error.remedy, "exit_code": error.exit_code}) + "\n")
+    say_error(error.reason, error.remedy)
+    return error.exit_code
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -54,8 +54,8 @@ def weights_digests(config: PipelineConfig, device: str) -> list[str]:
         used.append(f"{model} {shipped_weights()[model].sha256}")
     else:
         used.append(f"{model} {receipt(model) if model in all_checkpoints() else ''}")
-    if config.cameras in camera_models():
-        network = best_installed(device) if config.cameras == "network" else config.cameras
+    if config.cameras in ("auto", *camera_models()):
+        network = best_installed(device) if config.cameras in ("auto", "network") else config.cameras
         used.append(f"cameras {network} {receipt(network) if network else ''}")
     return used
 

@@ -6,8 +6,9 @@ Output: Gaussians in the world frame, within a budget. Does not: draw or optimis
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from .errors import CannotReconstruct
 from .fusing.evidence import Evidence, at_photo_size, gather_evidence
-from .fusing.leaves import Leaves, build_pyramid, cut_leaves, leaves_to_gaussians, pool_attributes, price_for_budget
+from .fusing.leaves import Leaves, Pyramid, build_pyramid, cut_leaves, leaves_to_gaussians, pool_attributes, price_for_budget
 from .fusing.ownership import assign_pixels
 from .fusing.shell import build_shell
 from .neighbours import choose_neighbours
@@ -69,6 +70,9 @@ class FuseConfig:
     """Radius of the shell over the farthest depth."""
     recolor_steps: int = 4
     """Passes of colour matching through the rasteriser; 0 leaves the photo's block means."""
+    frugal: bool = False
+    """Hold block sums of one photo at a time instead of all: much less memory, the same scene, a little slower. --max-memory turns
+    it on when it has to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,8 @@ def fuse(
     for i in range(len(posed)):
         progress.update("gaussians", 0.3 + 0.2 * i / len(posed), "appearance")
         attributes.append(head(posed.image(i), evidence[i].depth, confidence[i], evidence[i].residuals))
+        if config.frugal:
+            evidence[i] = replace(evidence[i], residuals=evidence[i].residuals[:0])
     shell = None
     if config.shell:
         trust = [e.trust for e in evidence]
@@ -170,16 +176,37 @@ def cut_layers(
     left = budget
     for masks, soft in ((owned.soft, True), (owned.sure, False)):
         finest = config.soft_side_px if soft else 1
-        pyramids = [
-            build_pyramid(posed.image(i), evidence[i].depth, masks[i], finest=finest, boost=importance[i].detach())
-            for i in range(len(posed))
-        ]
+        make = partial(_pyramid, posed, evidence, masks, importance, finest)
+        pyramids = MadeWhenAsked(make, len(posed)) if config.frugal else [make(i) for i in range(len(posed))]
         price = price_for_budget(pyramids, int(budget * config.soft_share) if soft else left)
         for i, pyramid in enumerate(pyramids):
             leaves = cut_leaves(pyramid, price, view=i, K=cameras.K[i].float(), T_world_cam=cameras.T_world_cam[i].float())
             layers.append(ViewLayer(leaves=leaves, drawn=masks[i], soft=soft))
             left -= len(leaves)
     return layers
+
+
+def _pyramid(
+    posed: PosedViews, evidence: list[Evidence], masks: Sequence[Tensor], importance: list[Tensor], finest: int, index: int
+) -> Pyramid:
+    boost = importance[index].detach()
+    return build_pyramid(posed.image(index), evidence[index].depth, masks[index], finest=finest, boost=boost)
+
+
+class MadeWhenAsked(Sequence):
+    """Items that are made each time they are asked for, so that one is held at a time."""
+
+    def __init__(self, make: Callable[[int], Pyramid], count: int) -> None:
+        self._make = make
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index):
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._make(index)
 
 
 def layer_to_gaussians(layer: ViewLayer, attributes: SplatAttributes, config: FuseConfig) -> Gaussians:

@@ -12,15 +12,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 DECODE_SECONDS = 8.0
 """Most seconds of processor time that one picture, or one stretch of a video, may take; the process is ended then."""
 SILENCE_FACTOR = 4.0
-"""The same in seconds of the clock, over the seconds of processor time: a busy machine is no fault of the picture."""
+"""Seconds by the clock without computing (waiting for a disk, say), over the seconds of processor time."""
 MEMORY_BYTES = 3 << 30
 """How much memory one decoding process may take beyond what it starts with (Linux)."""
 MOST_PROCESSES = 4
@@ -56,7 +56,7 @@ class Decoder:
         """Send one request and wait for its answer; news in between restart the clock.
 
         Args:
-            seconds: of processor time; SILENCE_FACTOR times as many by the clock.
+            seconds: of processor time; and SILENCE_FACTOR times as many of waiting.
             tell: told the share of the work done, for videos.
 
         Returns:
@@ -96,7 +96,7 @@ class Decoder:
             try:
                 answer = self._answers.get(timeout=min(POLL_S, left))
             except queue.Empty:
-                left -= POLL_S
+                left -= 0.0 if self._computing() else POLL_S
                 continue
             if answer is None:
                 return self._died()
@@ -107,6 +107,14 @@ class Decoder:
                 tell(answer["share"])
         self.close()
         return {"reason": TOO_LONG}
+
+    def _computing(self) -> bool:
+        """Tell whether the process has work and waits for nothing but a processor (Linux; elsewhere it is not known)."""
+        assert self._process is not None
+        try:
+            return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+        except (OSError, IndexError):
+            return False
 
     def _died(self) -> dict[str, Any]:
         """Say why the process ended by itself."""
@@ -138,7 +146,7 @@ class Decoder:
         return self._process
 
 
-def _listen(stream: IO[str], answers: queue.Queue[dict[str, Any] | None]) -> None:
+def _listen(stream: Iterable[str], answers: queue.Queue[dict[str, Any] | None]) -> None:
     """Pass answers on, and None when there will be no more."""
     try:
         for line in stream:

@@ -182,12 +182,16 @@ def remove(entry: Entry) -> None:
         entry.path.unlink(missing_ok=True)
 
 
-def make_room(root: Path, limit_bytes: int) -> int:
-    """Delete what was not used for longest until the cache fits its limit; returns the bytes freed."""
+def make_room(root: Path, limit_bytes: int, *, fresh_s: float = FRESH_S) -> int:
+    """Delete what was not used for longest until the cache fits its limit; returns the bytes freed.
+
+    Args:
+        fresh_s: what was used within this time stays.
+    """
     kept = sorted(entries(root), key=lambda entry: entry.used)
     total, freed = sum(entry.bytes for entry in kept), 0
     for entry in kept:
-        if total - freed <= limit_bytes or entry.used > time.time() - FRESH_S:
+        if total - freed <= limit_bytes or entry.used > time.time() - fresh_s:
             break
         remove(entry)
         freed += entry.bytes

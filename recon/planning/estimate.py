@@ -1,0 +1,185 @@
+"""What a run will cost, before it starts: seconds per stage and memory, from the photos, the choices and the machine.
+
+Input: ``Views``, config, a short measurement of the machine. Output: ``Plan``, and a config that keeps to ``max_memory``.
+Does not: run anything.
+
+The work of each stage is counted in photos, pixels and pairs; a short measurement says how fast this machine does such work; and
+what earlier runs on this machine really took corrects both (``planning.history``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from ..records import Views
+from .history import Experience, load_experience
+from .memory import memory_needed, resident_bytes
+from .probe import Machine, measure
+
+if TYPE_CHECKING:
+    from ..config import PipelineConfig
+
+REFERENCE = Machine(cores=2, sift_s=0.70, conv_s=0.0075)
+"""What the probe said of the machine on which the costs below were measured."""
+FEATURE_MPX = 0.3
+FEATURE_S, PAIR_S, PLACE_S = 0.12, 0.035, 0.15
+"""Cameras: per photo at FEATURE_MPX, per compared pair, per photo placed."""
+EXHAUSTIVE_UP_TO, PAIRS_PER_PHOTO = 16, 9
+READ_S = 0.06
+"""Photos: per 10^6 stored pixels, decoding and looking."""
+DEPTH_S = {"mini": 2.0, "plane-sweep": 14.0}
+"""Depth: per 10^6 working pixels."""
+GAUSSIANS_S = 4.5
+"""Gaussians: per 10^6 working pixels, colour matching included."""
+SCORE_S = 0.35
+"""Per held-out photo."""
+WRITE_S, VIDEO_S = 3.0, 6.0
+START_S = 4.0
+"""Loading libraries and compiled kernels."""
+POLISH_OVERHEAD = 1.35
+"""Polishing with its guard over the seconds given."""
+CHUNKED_SLOWER = 1.15
+"""Making Gaussians in chunks over making them at once."""
+GB = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is expected to take."""
+
+    seconds: dict[str, float | None]
+    """Per stage; None where nothing is known yet of a network that was not run on this machine."""
+    memory_bytes: int
+    """Largest resident size of this process."""
+    chunked: bool
+    """True when views are worked on in chunks to keep to the memory that is allowed."""
+    machine: Machine
+    learned_from: int
+    """Earlier runs on this machine that corrected the estimate."""
+
+    @property
+    def total_s(self) -> float:
+        return sum(value for value in self.seconds.values() if value is not None)
+
+    @property
+    def sentence(self) -> str:
+        """For a person."""
+        unknown = [name for name, value in self.seconds.items() if value is None]
+        minutes = self.total_s / 60
+        time = f"{self.total_s:.0f} seconds" if self.total_s < 120 else f"{minutes:.0f} minutes"
+        rest = f", and {' and '.join(unknown)}, of which nothing is known yet" if unknown else ""
+        chunks = ", in chunks" if self.chunked else ""
+        return f"This will take about {time}{rest}, and {self.memory_bytes / GB:.1f} GB of memory{chunks}."
+
+    def entry(self, actual_s: dict[str, float], actual_bytes: int | None) -> dict:
+        """Estimate beside what was, for report.json."""
+        return {
+            "seconds": {name: {"estimated": value, "actual": actual_s.get(name)} for name, value in self.seconds.items()},
+            "total_s": {"estimated": self.total_s, "actual": sum(actual_s.get(name, 0.0) for name in self.seconds)},
+            "memory_bytes": {"estimated": self.memory_bytes, "actual": actual_bytes},
+            "chunked": self.chunked,
+            "learned_from_runs": self.learned_from,
+        }
+
+
+def variant(stage: str, config: PipelineConfig, model: str, device: str) -> str:
+    """Runs of one variant of a stage take alike, so that one can be learnt from another."""
+    detail = {
+        "cameras": source_of_cameras(config),
+        "depth": model,
+        "gaussians": f"{config.fuse.recolor_steps}",
+        "write": str(config.video),
+    }
+    return f"{stage}|{detail.get(stage, '')}|{device}"
+
+
+def source_of_cameras(config: PipelineConfig) -> str:
+    """A word for where cameras come from: a name, or that a file gives them."""
+    return config.cameras if config.cameras.replace("-", "").isalnum() and "." not in config.cameras else "file"
+
+
+def work_seconds(views: Views, config: PipelineConfig, model: str, machine: Machine, *, chunked: bool) -> dict[str, float | None]:
+    """Seconds per stage by counting work, before experience corrects them."""
+    count = len(views)
+    inputs = [view for view in views if not view.holdout]
+    working_mpx = sum(view.width * view.height for view in inputs) / 1e6
+    feature_mpx = min(FEATURE_MPX * 4, max((view.width * view.height for view in views), default=0) / 1e6)
+    pairs = count * (count - 1) / 2 if count <= EXHAUSTIVE_UP_TO else count * PAIRS_PER_PHOTO
+    one = machine.sift_s / REFERENCE.sift_s  # a thread of this machine against one of the reference
+    all_threads = one * REFERENCE.cores / min(machine.cores, 8)
+    networks = machine.conv_s / REFERENCE.conv_s
+    cameras = all_threads * (FEATURE_S * count * feature_mpx / FEATURE_MPX + PAIR_S * pairs) + one * PLACE_S * count
+    depth = DEPTH_S.get(model)
+    gaussians = all_threads * GAUSSIANS_S * working_mpx * (CHUNKED_SLOWER if chunked else 1.0)
+    seconds: dict[str, float | None] = {
+        "photos": all_threads * READ_S * sum(view.original_width * view.original_height for view in views) / 1e6,
+        "cameras": cameras if source_of_cameras(config) != "file" else 0.3 * one,
+        "depth": None if depth is None else depth * working_mpx * networks,
+    }
+    if config.polish > 0:
+        seconds["polish"] = config.polish * POLISH_OVERHEAD + 2 * gaussians
+    else:
+        seconds["gaussians"] = gaussians
+    if config.holdout is not None:
+        seconds["score"] = SCORE_S * all_threads * (count - len(inputs))
+    seconds["write"] = all_threads * (WRITE_S + (VIDEO_S if config.video else 0.0))
+    return seconds
+
+
+def plan_run(
+    views: Views,
+    config: PipelineConfig,
+    device: str,
+    *,
+    model: str | None = None,
+    machine: Machine | None = None,
+    experience: Experience | None = None,
+) -> Plan:
+    """Estimate a run.
+
+    Args:
+        model: the depth network that will be used; None takes the config's, 'mini' for 'auto'.
+        machine: None measures it.
+        experience: None reads that of this machine.
+
+    Raises:
+        UserError: even in chunks it does not fit into ``config.max_memory``; says what would.
+    """
+    chosen = model or ("mini" if config.model == "auto" else config.model)
+    machine = machine or measure()
+    known = load_experience() if experience is None else experience
+    start = resident_bytes()
+    whole = memory_needed(views, start, chunked=False)
+    chunked = config.max_memory is not None and whole > config.max_memory * GB
+    needed = memory_needed(views, start, chunked=True) if chunked else whole
+    if config.max_memory is not None and needed > config.max_memory * GB:
+        raise UserError(
+            f"--max-memory {config.max_memory:g}: these {len(views)} photos need about {needed / GB:.1f} GB even in chunks.",
+            smaller(views, config, start),
+        )
+    plain = work_seconds(views, config, chosen, machine, chunked=chunked)
+    seconds = {name: known.corrected(variant(name, config, chosen, device), value, machine) for name, value in plain.items()}
+    learned = max((known.runs(variant(name, config, chosen, device)) for name in seconds), default=0)
+    return Plan(seconds=seconds, memory_bytes=needed, chunked=chunked, machine=machine, learned_from=learned)
+
+
+def smaller(views: Views, config: PipelineConfig, start: int) -> str:
+    """Say which working size would fit."""
+    assert config.max_memory is not None
+    for side in range(config.long_side - 32, 127, -32):
+        shrunk = Views(
+            tuple(
+                replace(v, width=max(1, v.width * side // config.long_side), height=max(1, v.height * side // config.long_side))
+                for v in views
+            )
+        )
+        if memory_needed(shrunk, start, chunked=True) <= config.max_memory * GB:
+            return f"Give --long-side {side} or fewer photos, or allow more memory."
+    return "Give fewer photos, or allow more memory."
+
+
+def kept_within(config: PipelineConfig, plan: Plan) -> PipelineConfig:
+    """The config that works the way the plan says."""
+    return replace(config, fuse=replace(config.fuse, frugal=True)) if plan.chunked and not config.fuse.frugal else config
