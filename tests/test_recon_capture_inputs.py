@@ -132,7 +132,7 @@ def test_zip_archives(tmp_path):
 def write_video(path: Path, *, frames: int = 40, blurred: set[int] = frozenset(), still: int = 0) -> None:
     """A camera that slides over noise, after standing still for some frames; some frames are blurred."""
     rng = np.random.default_rng(0)
-    wide = cv2.resize(rng.integers(0, 255, (40, 200, 3), dtype=np.uint8), (1600, 320), interpolation=cv2.INTER_LINEAR)
+    wide = cv2.resize(rng.integers(0, 255, (80, 400, 3), dtype=np.uint8), (1600, 320), interpolation=cv2.INTER_LINEAR)
     images = []
     for index in range(frames):
         x = 8 * max(0, index - still)
@@ -159,7 +159,7 @@ def test_videos_give_sharp_frames_a_step_apart(tmp_path, kind):
     assert 6 <= len(numbers) <= 8
     assert not blurred & set(numbers), "a sharp neighbour was there"
     assert sum(number < 10 for number in numbers) <= 2, "standing still gives no new frames"
-    assert found.videos[0]["frames"] == 40
+    assert 37 <= found.videos[0]["frames"] <= 40, "a GIF joins frames that are equal"
     assert len({view.camera_id for view in found.views}) == 1
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from .decode import MAX_PIXELS, opened, to_rgb
-from .measures import blur, grey
+from .measures import grey
 
 LOOK_SIDE = 320
 """Longest side in pixels at which frames are compared."""
@@ -53,8 +53,8 @@ def extract_frames(path: Path, target: Path, *, fps: float, max_frames: int, tel
     """
     with readable_path(path) as source:
         rate, count = video_facts(source)
-        blurs, moved = look(source, count, tell)
-        chosen = choose_frames(blurs, moved, rate=rate, fps=fps, max_frames=max_frames)
+        sharpness, moved = look(source, count, tell)
+        chosen = choose_frames(sharpness, moved, rate=rate, fps=fps, max_frames=max_frames)
         wanted, written = set(chosen), []
         for index, frame in enumerate(read_frames(source, wanted)):
             if index in wanted and frame is not None:
@@ -130,17 +130,19 @@ def read_frames(path: Path, wanted: set[int] | None = None) -> Iterator[np.ndarr
 
 
 def look(path: Path, count: int, tell: Callable[[float], None]) -> tuple[list[float], list[float]]:
-    """How blurred every frame is, and how far the picture moved since the last one, as a share of its longest side.
+    """How sharp every frame is, and how far the picture moved since the last one, as a share of its longest side.
+
+    Frames of one video show much the same things, so that the variance of their Laplacians can be compared.
 
     Raises:
         ValueError: there is not one frame.
     """
     last: np.ndarray | None = None
-    blurs: list[float] = []
+    sharpness: list[float] = []
     moved: list[float] = []
     for index, frame in enumerate(read_frames(path)):
         if frame is None:
-            blurs.append(1.0)  # broken: never the sharpest of its piece
+            sharpness.append(-1.0)  # broken: never the sharpest of its piece
             moved.append(0.0)
             continue
         factor = max(frame.shape[:2]) / LOOK_SIDE
@@ -149,13 +151,13 @@ def look(path: Path, count: int, tell: Callable[[float], None]) -> tuple[list[fl
             frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         luma = grey(frame).astype(np.uint8)
         moved.append(0.0 if last is None else motion(last, luma))
-        blurs.append(blur(luma))
+        sharpness.append(float(cv2.Laplacian(luma, cv2.CV_32F).var()))
         last = luma
         if index % TELL_EVERY == 0:
             tell(0.6 * min(1.0, index / count) if count else 0.3)
     if last is None:
         raise ValueError("it has no frames")
-    return blurs, moved
+    return sharpness, moved
 
 
 def motion(before: np.ndarray, after: np.ndarray) -> float:
@@ -172,16 +174,16 @@ def motion(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.median(np.linalg.norm((found - corners).reshape(-1, 2)[kept], axis=1))) / max(before.shape)
 
 
-def choose_frames(blurs: Sequence[float], moved: Sequence[float], *, rate: float, fps: float, max_frames: int) -> list[int]:
+def choose_frames(sharpness: Sequence[float], moved: Sequence[float], *, rate: float, fps: float, max_frames: int) -> list[int]:
     """Pick the sharpest frame of each piece of the way; the pieces are equally long in motion.
 
     Args:
-        blurs: 0 sharp to 1 blurred, one per frame.
+        sharpness: one per frame; negative where a frame is broken.
         moved: motion since the frame before.
         rate: frames per second of the video.
         fps: frames kept per second, at most.
     """
-    count = len(blurs)
+    count = len(sharpness)
     way = np.cumsum(moved)
     by_time = max(2, int(np.ceil(count / rate * fps)))
     by_motion = max(2, int(np.ceil(way[-1] / STEP)) + 1)
@@ -195,5 +197,5 @@ def choose_frames(blurs: Sequence[float], moved: Sequence[float], *, rate: float
     for piece in range(pieces):
         inside = [i for i in np.flatnonzero(piece_of == piece).tolist() if not chosen or i - chosen[-1] >= 0.5 * gap]
         if inside:
-            chosen.append(min(inside, key=lambda i: blurs[i]))
+            chosen.append(max(inside, key=lambda i: sharpness[i]))
     return chosen
