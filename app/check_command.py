@@ -22,6 +22,7 @@ from recon.files import plain
 from recon.photos import PhotoSet, open_photos
 
 from .console import Quiet, answer, say, shown_progress
+from .identity import resolve_model
 
 MOST_ROWS = 60
 
@@ -52,7 +53,8 @@ def check(arguments: CheckArguments) -> int:
             check=progress.check, tell=lambda text: progress.update("photos", 0.0, text),
         )  # fmt: skip
         progress.update("photos", 1.0)
-        plan = plan_run(found.views, config, resolve_device(config.device))
+        device = resolve_device(config.device)
+        plan = plan_run(found.views, config, device, model=resolve_model(config, device))
     if arguments.json:
         answer(json.dumps(plain({"check": found.check, "skipped": found.skipped, "videos": found.videos, "plan": plan}), indent=2))
     else:

@@ -43,10 +43,10 @@ def code_digest() -> str:
 def weights_digests(config: PipelineConfig, device: str) -> list[str]:
     """Names and checksums of the networks a run uses, without reading large files twice a day: receipts hold them."""
     from models.checkpoints import all_checkpoints
-    from models.registry import best_installed, camera_models, choose_automatically, shipped_weights
+    from models.registry import best_installed, camera_models, shipped_weights
 
     used = [f"head {shipped_weights()['head'].sha256}" if "head" in shipped_weights() else "no head"]
-    model = choose_automatically(device, config.weights) if config.model == "auto" else config.model
+    model = resolve_model(config, device)
     if config.weights is not None and config.weights.is_file():
         with config.weights.open("rb") as file:
             used.append(f"{model} {hashlib.file_digest(file, 'sha256').hexdigest()}")
@@ -66,3 +66,10 @@ def receipt(name: str) -> str:
     from recon.files import read_json
 
     return str(read_json(weights_folder() / name / RECEIPT)["sha256"]) if is_installed(name) else ""
+
+
+def resolve_model(config: PipelineConfig, device: str) -> str:
+    """Name of the depth network that a run uses."""
+    from models.registry import choose_automatically
+
+    return choose_automatically(device, config.weights) if config.model == "auto" else config.model

@@ -20,6 +20,7 @@ from recon.files import read_json
 from recon.formats.registry import is_splat_file, read_splats
 from recon.photos import open_photos
 from recon.records import Cameras, Gaussians, Scene
+from recon.resume.out_format import refuse_newer
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def load_scene(path: Path | str, *, photos: Path | None = None, keep_broken: boo
     cameras = read_cameras(folder / CAMERAS_NAME) if ours and (folder / CAMERAS_NAME).is_file() else None
     provenance: dict[str, Any] = {"file": str(splats), "folder": str(folder)}
     if ours and (folder / REPORT_NAME).is_file():
+        refuse_newer(folder)
         provenance["report"] = read_json(folder / REPORT_NAME)
     if photos is not None and not photos.is_dir():
         raise UserError(f"{photos} is not a folder.", "Give the folder that held the photos of the run.")

@@ -23,17 +23,18 @@ from .cameras.colmap_models import write_colmap_model
 from .errors import UserError
 from .files import write_json_atomic
 from .fuse import Fused
+from .planning.estimate import fill_actual
 from .ply import write_ply
 from .progress import Progress
 from .quality.html_report import build_html, error_maps
 from .quality.preview import preview_sheet
 from .records import Cameras, Gaussians, Rasterizer, Views
 from .resume.leftovers import PARTIAL, REPLACED, clear_leftovers, hidden_folder
-from .resume.out_format import read_report
+from .resume.out_format import refuse_newer
 
 if TYPE_CHECKING:
     from .config import PipelineConfig
-    from .pipeline import Capture, Ledger, Tools
+    from .run_records import Capture, Ledger, Tools
 
 PREVIEW_ROWS = 4
 VIDEO_FRAMES, VIDEO_FPS = 60, 24
@@ -59,7 +60,7 @@ def check_writable(out: Path) -> None:
             )
     clear_leftovers(out)
     if out.is_dir():
-        read_report(out)  # refuses what a newer version wrote
+        refuse_newer(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent):
@@ -103,6 +104,7 @@ def write_outputs(
         report["photos"]["folder"] = photo_folder(capture.views, out)
         report["files"] = {p.name: p.stat().st_size for p in sorted(partial.iterdir()) if p.is_file()}
         report["seconds"] = {**ledger.seconds, "write": time.perf_counter() - started}
+        fill_actual(report)
         write_json_atomic(partial / "report.json", report)
         page = build_html(report, capture.inputs.cameras, maps, title=f"Reconstruction {out.name}")
         (partial / "report.html").write_text(page, encoding="utf-8")

@@ -44,6 +44,8 @@ class Tools:
     """Names ``load_camera_predictor`` knows."""
     identify: Callable[[PipelineConfig, str], str] | None = None
     """(config, device) -> digest of code, libraries and weights; without it nothing is kept for resuming."""
+    resolve_model: Callable[[PipelineConfig, str], str] | None = None
+    """(config, device) -> name of the depth network that will be used, for the estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)

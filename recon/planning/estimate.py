@@ -9,12 +9,13 @@ what earlier runs on this machine really took corrects both (``planning.history`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..records import Views
-from .history import Experience, load_experience
+from .history import Experience, learn, load_experience
 from .memory import memory_needed, resident_bytes
 from .probe import Machine, measure
 
@@ -73,15 +74,26 @@ class Plan:
         chunks = ", in chunks" if self.chunked else ""
         return f"This will take about {time}{rest}, and {self.memory_bytes / GB:.1f} GB of memory{chunks}."
 
-    def entry(self, actual_s: dict[str, float], actual_bytes: int | None) -> dict:
-        """Estimate beside what was, for report.json."""
+    def entry(self) -> dict:
+        """The estimate for report.json; ``fill_actual`` puts beside it what was."""
         return {
-            "seconds": {name: {"estimated": value, "actual": actual_s.get(name)} for name, value in self.seconds.items()},
-            "total_s": {"estimated": self.total_s, "actual": sum(actual_s.get(name, 0.0) for name in self.seconds)},
-            "memory_bytes": {"estimated": self.memory_bytes, "actual": actual_bytes},
+            "seconds": {name: {"estimated": value, "actual": None} for name, value in self.seconds.items()},
+            "total_s": {"estimated": self.total_s, "actual": None},
+            "memory_bytes": {"estimated": self.memory_bytes, "actual": None},
             "chunked": self.chunked,
             "learned_from_runs": self.learned_from,
         }
+
+
+def fill_actual(report: dict) -> None:
+    """Put what a run took beside what was expected; stages found in the cache count as they took when they ran."""
+    plan, seconds = report.get("plan"), report["seconds"]
+    if plan is None:
+        return
+    for name, pair in plan["seconds"].items():
+        pair["actual"] = seconds.get(name)
+    plan["total_s"]["actual"] = sum(seconds.get(name, 0.0) for name in plan["seconds"])
+    plan["memory_bytes"]["actual"] = (report.get("peak_memory_bytes") or {}).get("process")
 
 
 def variant(stage: str, config: PipelineConfig, model: str, device: str) -> str:
@@ -183,3 +195,25 @@ def smaller(views: Views, config: PipelineConfig, start: int) -> str:
 def kept_within(config: PipelineConfig, plan: Plan) -> PipelineConfig:
     """The config that works the way the plan says."""
     return replace(config, fuse=replace(config.fuse, frugal=True)) if plan.chunked and not config.fuse.frugal else config
+
+
+def remember(
+    views: Views,
+    config: PipelineConfig,
+    device: str,
+    plan: Plan,
+    actual_s: dict[str, float],
+    *,
+    skip: Sequence[str],
+    model: str | None,
+) -> None:
+    """Learn from a finished run for the next estimate.
+
+    Args:
+        skip: stages that were found in the cache and taught nothing.
+        model: the depth network that ran.
+    """
+    chosen = model or config.model
+    counted = work_seconds(views, config, chosen, plan.machine, chunked=plan.chunked)
+    ran = {name: actual_s[name] for name in counted if name in actual_s and name not in skip}
+    learn(counted, ran, {name: variant(name, config, chosen, device) for name in counted}, plan.machine)

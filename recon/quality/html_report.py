@@ -20,6 +20,7 @@ from PIL import Image
 from ..posed import PosedViews
 from ..records import Cameras, Gaussians, Rasterizer
 from .charts import bars, cameras_from_above, curve
+from .html_capture import capture_sections
 
 THUMB_SIDE = 240
 """Longest side of an error map in pixels."""
@@ -40,7 +41,7 @@ svg{max-width:100%;height:auto}code{background:#f2f4f7;padding:0 .25rem}
 """
 REMEDIES = (
     ("could not be placed", "Take more photos between these and the others; overlap by two thirds."),
-    ("was skipped", "Convert the file to JPEG or PNG, or leave it out."),
+    ("was skipped", "Convert the file to JPEG, or leave it out."),
     ("No other photo overlaps", "Take photos that see the same place from another position."),
     ("polishing was undone", "Give it more seconds or more photos; the scene before polishing was kept."),
     ("stopped", "Run it again with the seconds it needs."),
@@ -101,7 +102,7 @@ def build_html(report: Mapping, cameras: Cameras | None, maps: Sequence[ErrorMap
     seconds = report.get("seconds") or {}
     if seconds:
         parts.append("<h2>Time</h2>" + bars([(k, float(v), f"{float(v):.1f} s") for k, v in seconds.items()]))
-    parts.append(_memory(report))
+    parts += [_memory(report), *capture_sections(report)]
     body = "\n".join(part for part in parts if part)
     head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title>"
     return f"<!doctype html><html lang='en'><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>"

@@ -20,7 +20,7 @@ from .score import ViewScore, summarize
 
 if TYPE_CHECKING:
     from ..config import PipelineConfig
-    from ..pipeline import Capture, Ledger
+    from ..run_records import Capture, Ledger
 
 REPORTED_PACKAGES = ("recon-splats", "torch", "numpy", "numba", "pycolmap", "opencv-python-headless", "gsplat")
 

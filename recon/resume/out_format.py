@@ -47,6 +47,21 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return migrate(read_json(path), path) if path.is_file() else None
 
 
+def refuse_newer(folder: Path) -> None:
+    """Refuse to replace a result that a newer version wrote; anything else of ours may be replaced.
+
+    Raises:
+        UserError: a newer version wrote it.
+    """
+    path = folder / "report.json"
+    try:
+        found = read_json(path) if path.is_file() else None
+    except UserError:
+        return  # damaged: replaced by the next result
+    if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+        migrate(found, path)
+
+
 def finished_report(folder: Path, run_key: str) -> dict[str, Any] | None:
     """The report of a folder that holds this very run's result, whole; None otherwise."""
     try:

@@ -25,7 +25,7 @@ from .packing import pack, unpack
 from .places import cache_limit_bytes, cache_root
 
 if TYPE_CHECKING:
-    from ..pipeline import Ledger
+    from ..run_records import Ledger
 
 logger = logging.getLogger(__name__)
 
