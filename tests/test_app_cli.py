@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,18 @@ def test_the_overview_needs_no_heavy_package() -> None:
     probe = "import sys; from app.cli import main; main(['--help']); sys.exit(','.join({'torch', 'numpy'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", probe], cwd=helpers.REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("setting", "wanted"), [("always [madvise] never", "1"), ("always madvise [never]", None), (None, None)])
+def test_large_pages_are_asked_for_where_there_are_any(
+    tmp_path: Path, monkeypatch, setting: str | None, wanted: str | None
+) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "x")  # so that what the function sets is undone afterwards
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    if setting is not None:
+        (tmp_path / "enabled").write_text(setting)
+    cli.prefer_large_pages(tmp_path / "enabled")
+    assert os.environ.get("THP_MEM_ALLOC_ENABLE") == wanted
 
 
 def test_reconstruct_takes_plain_names(pipeline: list[tuple]) -> None:

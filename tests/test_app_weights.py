@@ -123,6 +123,8 @@ def test_another_models_checkpoint_is_named(mine: Path, shelf: Path, capsys: pyt
 def test_the_doctor_says_what_can_run_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "free_bytes", lambda _device: 2 << 30)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    few = {name: checkpoints.find_checkpoint(name) for name in ("da3-small", "anysplat")}
+    monkeypatch.setattr(checkpoints, "all_checkpoints", lambda: few)
     texts = {finding.name: finding.text for finding in doctor.check_published()}
     assert doctor.check_published in doctor.CHECKS
     assert "can run on cpu" in texts["model da3-small"]

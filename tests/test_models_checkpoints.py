@@ -27,6 +27,7 @@ from models.published import zoo
 from models.published.checkpoint.files import open_checkpoint
 from models.published.checkpoint.keys import WrongCheckpoint
 from models.published.checkpoint.pickles import BrokenCheckpoint
+from models.published.networks.precision import set_backbone_dtype
 from models.published.planner import GIB, needed_bytes, weight_bytes
 from models.published.zoo import NETWORKS, load_network
 from recon.errors import UserError
@@ -110,6 +111,17 @@ def test_a_checkpoint_loads_to_the_same_numbers(tmp_path: Path) -> None:
     wanted = network.state_dict()
     assert loaded.state_dict().keys() == wanted.keys()
     assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_shorter_format_is_read_straight_from_the_file(tmp_path: Path) -> None:
+    network = write_tiny(tmp_path / "model.safetensors")
+    loaded = load_network("tiny", tmp_path / "model.safetensors", dtype=torch.bfloat16)
+    set_backbone_dtype(network, torch.bfloat16)
+    for name, value in network.state_dict().items():
+        assert loaded.state_dict()[name].dtype == value.dtype, name
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert loaded.get_parameter("backbone.blocks.0.attn.qkv.weight").dtype == torch.bfloat16
+    assert loaded.get_parameter("cam_dec.fc_t.weight").dtype == torch.float32
 
 
 @pytest.mark.parametrize(

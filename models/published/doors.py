@@ -28,7 +28,7 @@ from recon.records import Cameras, Gaussians, Prediction, Views
 from .canvas import Canvas, lay_out, resize_photo
 from .networks.geometry import Geometry, KnownCameras
 from .networks.precision import set_backbone_dtype
-from .planner import OVERLAP, Plan, free_bytes, make_plan
+from .planner import OVERLAP, Plan, fastest_dtype, free_bytes, make_plan
 from .scaling import match_unit
 from .stitching import between, join, windows
 from .zoo import GeometryNetwork, Network, find_network, load_network
@@ -58,9 +58,10 @@ def load_published(
     Raises:
         UserError: the name is unknown, or the file is missing, damaged or of another network.
     """
-    filled = load_network(network, Path(path), device)
+    chosen = dtype or fastest_dtype(device)
+    filled = load_network(network, Path(path), device, dtype=chosen)
     about = find_network(network)
-    return PublishedPredictor(filled, about, device, name=name or network, dtype=dtype, bytes_free=bytes_free)
+    return PublishedPredictor(filled, about, device, name=name or network, dtype=chosen, bytes_free=bytes_free)
 
 
 class PublishedPredictor:

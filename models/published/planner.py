@@ -68,6 +68,11 @@ def free_bytes(device: torch.device | str) -> int:
     return 4 * GIB
 
 
+def fastest_dtype(device: torch.device | str) -> torch.dtype:
+    """Choose the number format of a backbone."""
+    return autocast_dtype(torch.device(device).type) or torch.float32
+
+
 def weight_bytes(network: Network, dtype: torch.dtype = torch.float32) -> int:
     """Compute the memory of the parameters; a backbone in a shorter format is stored in it."""
     built = on_meta(network.build)
@@ -112,7 +117,7 @@ def make_plan(
         UserError: not even a small group at reduced size fits; says what is needed and what is free.
     """
     kind = torch.device(device).type
-    chosen = dtype or autocast_dtype(kind) or torch.float32
+    chosen = dtype or fastest_dtype(kind)
     free = free_bytes(device) if bytes_free is None else bytes_free
     weights, views = weight_bytes(network, chosen), len(sizes)
     least = min(views, LEAST_GROUP)

@@ -23,6 +23,7 @@ from .networks.anysplat import AnySplat, anysplat_keys
 from .networks.da3 import DA3_BASE, DA3_SMALL, DepthAnything3, da3_keys
 from .networks.geometry import Geometry, KnownCameras
 from .networks.pi3 import Pi3, pi3_keys
+from .networks.precision import backbone_matrices
 from .networks.vggt import Vggt, vggt_keys
 from .networks.yonosplat import YonoSplat, yonosplat_keys
 
@@ -101,8 +102,11 @@ def find_network(name: str) -> Network:
     return NETWORKS[name]
 
 
-def load_network(name: str, path: Path, device: torch.device | str = "cpu") -> nn.Module:
+def load_network(name: str, path: Path, device: torch.device | str = "cpu", *, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Build a network and fill it from a checkpoint file, strictly: every tensor must be known, fit and be there.
+
+    Args:
+        dtype: number format in which the backbone's matrices are kept, from the start: no float32 copy of them is made.
 
     Raises:
         BrokenCheckpoint: the file cannot be read.
@@ -114,7 +118,8 @@ def load_network(name: str, path: Path, device: torch.device | str = "cpu") -> n
     match = match_keys(network, keys, opened.shapes)
     if not match.complete:
         require_match(match, network_name=name, file_name=Path(path).name, looks_like=identify(opened.shapes))
-    fill(network, match, opened.read, device=device)
+    kept = {f"{layer}.weight": dtype for layer, _ in backbone_matrices(network)}
+    fill(network, match, opened.read, device=device, dtypes=kept)
     return network
 
 

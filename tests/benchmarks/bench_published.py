@@ -3,10 +3,11 @@
 The network is filled with random numbers (they do not change the time). Its operations are counted layer by layer in one
 pass; the machine's rate is the best of several matrix products of the sizes the network uses, measured in the same process.
 
-    python tests/benchmarks/bench_published.py                                  # DA3-BASE, 4 views, 504 x 378
+    python tests/benchmarks/bench_published.py      # the rows of RESULTS.md for a CPU, a minute on two cores
     python tests/benchmarks/bench_published.py --model vggt --views 10 50 100 --size 518 280 --device cuda --no-heads
+    python tests/benchmarks/bench_published.py --model da3-base --profile    # where the time goes
 
-Each number of views runs in a process of its own, so that peak memory is its own.
+Each row runs in a process of its own, so that peak memory is its own; "planned" is what the planner expects of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,19 @@ OFFICIAL_PEAK_GIB = {("da3-small", 1): 0.563, ("da3-small", 4): 0.859, ("da3-sma
                      ("vggt", 1): 5.7, ("vggt", 2): 6.0, ("vggt", 4): 6.7}  # fmt: skip
 """Peak resident memory of the official code in float32 on a CPU: DA3 at 504 x 378, VGGT at 518 x 392."""
 GIB = 1 << 30
+CPU_ROWS = (
+    ("da3-base", 4, (504, 378), "float32"),
+    ("da3-base", 4, (504, 378), "bfloat16"),
+    ("da3-base", 4, (252, 182), "float32"),
+    ("da3-small", 4, (504, 378), "float32"),
+    ("da3-small", 10, (504, 378), "float32"),
+    ("da3-small", 4, (252, 182), "float32"),
+)
+"""What is measured when no model is named: (network, views, (width, height), number format)."""
+HEADER = (
+    "| network | views | size | format | seconds | TFLOP | GFLOP/s | matmul GFLOP/s | share | peak GiB | planned | official |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
 
 
 def matmul_rate(device: str, dtype, shapes: list[tuple[int, int, int]]) -> float:
@@ -80,13 +94,16 @@ def count_operations(network, run) -> float:
     return total[0]
 
 
-def random_network(name: str, device: str):
-    """Build a network filled with small random numbers."""
+def random_network(name: str, device: str, dtype):
+    """Build a network filled with small random numbers, its backbone stored in ``dtype`` from the start."""
     import torch
 
+    from models.published.networks.precision import set_backbone_dtype
     from models.published.zoo import find_network, on_meta
 
-    network = on_meta(find_network(name).build).to_empty(device=device)
+    network = on_meta(find_network(name).build)
+    set_backbone_dtype(network, dtype)
+    network = network.to_empty(device=device)
     generator = torch.Generator(device=device).manual_seed(0)
     with torch.no_grad():
         for parameter in [*network.parameters(), *network.buffers()]:
@@ -98,16 +115,18 @@ def measure(model: str, views: int, size: tuple[int, int], device: str, dtype_na
     """Time one number of views in this process."""
     import torch
 
-    from models.published.networks.precision import set_backbone_dtype
+    from models.published.planner import needed_bytes, weight_bytes
+    from models.published.zoo import find_network
 
     dtype = getattr(torch, dtype_name)
-    network = random_network(model, device)
-    set_backbone_dtype(network, dtype)
+    network = random_network(model, device, dtype)
+    head_chunk = 8 if device == "cuda" else 1
+    planned = needed_bytes(find_network(model), views, size, head_chunk, dtype, weight_bytes(find_network(model), dtype))
     images = torch.rand(views, 3, size[1], size[0], device=device)
 
     def run():
         if heads:
-            return network.geometry(images, head_chunk=8 if device == "cuda" else 1)
+            return network.geometry(images, head_chunk=head_chunk)
         with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
             return network.backbone(images)
 
@@ -124,6 +143,7 @@ def measure(model: str, views: int, size: tuple[int, int], device: str, dtype_na
     tokens = views * ((size[0] // 14) * (size[1] // 14) + 1)
     dim = next(p.shape[0] for n, p in network.named_parameters() if n.endswith("attn.proj.weight"))
     rate = matmul_rate(device, dtype, [(tokens, dim, 4 * dim), (tokens, 4 * dim, dim), (tokens, dim, 3 * dim)])
+    comparable = (device, dtype_name, size) == ("cpu", "float32", (518, 392) if model == "vggt" else (504, 378))
     return {
         "model": model,
         "views": views,
@@ -135,35 +155,69 @@ def measure(model: str, views: int, size: tuple[int, int], device: str, dtype_na
         "matmul_rate": rate,
         "share_of_matmul_rate": operations / min(times) / rate,
         "peak_gib": peak / GIB,
-        "official_peak_gib": OFFICIAL_PEAK_GIB.get((model, views)) if device == "cpu" and dtype_name == "float32" else None,
+        "planned_gib": planned / GIB,
+        "official_peak_gib": OFFICIAL_PEAK_GIB.get((model, views)) if comparable else None,
     }
+
+
+def profile(model: str, views: int, size: tuple[int, int], dtype_name: str) -> str:
+    """Say which operators take the time of one pass on a CPU."""
+    import torch
+
+    network = random_network(model, "cpu", getattr(torch, dtype_name))
+    images = torch.rand(views, 3, size[1], size[0])
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        network.geometry(images, head_chunk=1)
+    return seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=40)
+
+
+def table_row(row: dict) -> str:
+    """Write a measurement as a row of RESULTS.md."""
+    official = row["official_peak_gib"]
+    return (
+        f"| {row['model']} | {row['views']} | {row['size'][0]} x {row['size'][1]} | {row['dtype']} | {row['seconds']:.2f} "
+        f"| {row['operations'] / 1e12:.2f} | {row['rate'] / 1e9:.0f} | {row['matmul_rate'] / 1e9:.0f} "
+        f"| {row['share_of_matmul_rate']:.0%} | {row['peak_gib']:.2f} | {row['planned_gib']:.2f} "
+        f"| {'' if official is None else official} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="da3-base")
+    parser.add_argument("--model", help="one network instead of the rows of RESULTS.md")
     parser.add_argument("--views", type=int, nargs="+", default=[4])
     parser.add_argument("--size", type=int, nargs=2, default=[504, 378], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--no-heads", dest="heads", action="store_false", help="only the backbone (VGGT and AnySplat)")
+    parser.add_argument("--profile", action="store_true", help="list the operators instead (CPU)")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    if options.here:
-        row = measure(
-            options.model, options.views[0], tuple(options.size), options.device, options.dtype, options.repeats, options.heads
-        )
-        print(json.dumps(row))
+    from app.cli import LARGE_PAGES, prefer_large_pages
+
+    prefer_large_pages(LARGE_PAGES)  # as the command line does
+    size = tuple(options.size)
+    if options.profile:
+        print(profile(options.model or "da3-base", options.views[0], size, options.dtype))
         return
-    for views in options.views:
-        words = ["--model", options.model, "--views", str(views), "--size", *map(str, options.size), "--device", options.device]
-        words += ["--dtype", options.dtype, "--repeats", str(options.repeats), *([] if options.heads else ["--no-heads"])]
+    if options.here:
+        print(
+            json.dumps(
+                measure(options.model, options.views[0], size, options.device, options.dtype, options.repeats, options.heads)
+            )
+        )
+        return
+    asked = [(options.model, views, size, options.dtype) for views in options.views]
+    print(HEADER)
+    for model, views, (width, height), dtype in asked if options.model else CPU_ROWS:
+        words = ["--model", model, "--views", str(views), "--size", str(width), str(height), "--device", options.device]
+        words += ["--dtype", dtype, "--repeats", str(options.repeats), *([] if options.heads else ["--no-heads"])]
         done = subprocess.run([sys.executable, __file__, *words, "--here"], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
-        print(json.dumps(json.loads(done.stdout.splitlines()[-1]), indent=1), flush=True)
+        print(table_row(json.loads(done.stdout.splitlines()[-1])), flush=True)
 
 
 if __name__ == "__main__":

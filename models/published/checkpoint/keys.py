@@ -131,16 +131,25 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
-def fill(network: nn.Module, match: Match, read: Callable[[str], Tensor], *, device: torch.device | str) -> None:
-    """Give a network on the meta device the tensors of a file, one at a time, as float32 on ``device``.
+def fill(
+    network: nn.Module,
+    match: Match,
+    read: Callable[[str], Tensor],
+    *,
+    device: torch.device | str,
+    dtypes: Mapping[str, torch.dtype] | None = None,
+) -> None:
+    """Give a network on the meta device the tensors of a file, one at a time, on ``device``.
 
     Args:
         match: a complete match.
         read: published key -> tensor, so that a file need not fit in memory beside the network.
+        dtypes: our parameter -> number format it is kept in; all others are float32.
     """
+    kept = dtypes or {}
     for name, held in list(network.named_parameters()) + list(network.named_buffers()):
         owner, _, leaf = name.rpartition(".")
-        value = read(match.sources[name]).to(device=device, dtype=torch.float32)
+        value = read(match.sources[name]).to(device=device, dtype=kept.get(name, torch.float32))
         module = network.get_submodule(owner)
         if isinstance(held, nn.Parameter):
             setattr(module, leaf, nn.Parameter(value, requires_grad=False))

@@ -15,8 +15,8 @@ from torch import Tensor
 BASE = 100.0
 """Base of the frequencies, the same in every network of the family."""
 
-Rotation = tuple[Float[Tensor, "P 1 2 F"], Float[Tensor, "P 1 2 F"]]
-"""Cosine and sine per token, image axis (row, column) and frequency; the 1 is the head axis."""
+Rotation = tuple[Float[Tensor, "P 2 F"], Float[Tensor, "P 2 F"]]
+"""Cosine and sine per token, image axis (row, column) and frequency."""
 
 
 @lru_cache(maxsize=32)
@@ -40,11 +40,12 @@ def rotation(positions: Int[Tensor, "P 2"], head_dim: int) -> Rotation:
     frequencies = head_dim // 4
     steps = torch.arange(frequencies, dtype=torch.float32, device=positions.device) / frequencies
     angles = positions.float()[..., None] * (1.0 / BASE**steps)
-    return angles.cos()[:, None], angles.sin()[:, None]
+    return angles.cos(), angles.sin()
 
 
-def rotate(x: Float[Tensor, "B P H D"], turn: Rotation) -> Float[Tensor, "B P H D"]:
-    """Rotate queries or keys laid out token-major."""
+def rotate(x: Float[Tensor, "B H P D"], turn: Rotation) -> Float[Tensor, "B H P D"]:
+    """Rotate queries or keys laid out head by head."""
     cos, sin = (table.to(x.dtype) for table in turn)
     low, high = x.unflatten(-1, (2, 2, -1)).unbind(-2)
-    return torch.stack((low * cos - high * sin, high * cos + low * sin), dim=-2).flatten(-3)
+    turned = torch.addcmul(low * cos, high, sin, value=-1.0), torch.addcmul(high * cos, low, sin)
+    return torch.stack(turned, dim=-2).flatten(-3)

@@ -6,6 +6,7 @@ Does not: decide who attends to whom; a caller reshapes views into the batch (pe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .rope import Rotation, rotate
+
+AT_ONCE = 1024
+"""Tokens a CPU takes at a time where each stands alone: what lies between two matrix products then stays in memory that was
+used before, whereas each new buffer of tens of megabytes costs the system as long as a tenth of the product."""
+
+
+def in_pieces(run: Callable[[Tensor], Tensor], x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B O"]:
+    """Apply a function of single tokens, on a CPU to ``AT_ONCE`` of them after the other."""
+    if x.is_cuda or x.shape[:-1].numel() <= AT_ONCE:
+        return run(x)
+    return torch.cat([run(some) for some in x.flatten(0, -2).split(AT_ONCE)]).unflatten(0, x.shape[:-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +61,22 @@ class Attention(nn.Module):
         self.proj = nn.Linear(config.dim, config.dim)
 
     def forward(self, x: Float[Tensor, "B P C"], turn: Rotation | None = None) -> Float[Tensor, "B P C"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        tokens = x.shape[1]
+        step = tokens if x.is_cuda else max(64, AT_ONCE // len(x))
+        parts = []
+        for start in range(0, tokens, step):
+            span = slice(start, start + step)
+            parts.append(self.split_heads(x[:, span], None if turn is None else (turn[0][span], turn[1][span])))
+        q, k, v = (torch.cat(part, dim=2) if len(part) > 1 else part[0].contiguous() for part in zip(*parts, strict=True))
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def split_heads(self, x: Float[Tensor, "B P C"], turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values head by head, each ``B H P D``; the CPU's kernel is 20% faster on them."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q), self.k_norm(k)
         if turn is not None:
             q, k = rotate(q, turn), rotate(k, turn)
-        q, k, v = (part.to(v.dtype).transpose(1, 2).contiguous() for part in (q, k, v))  # the CPU kernel is 20% faster on them
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return q.to(v.dtype), k.to(v.dtype), v
 
 
 class Mlp(nn.Module):
@@ -66,7 +88,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(dim_hidden, dim_out)
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return in_pieces(lambda some: self.fc2(F.gelu(self.fc1(some))), x)
 
 
 class GatedMlp(nn.Module):
@@ -78,40 +100,50 @@ class GatedMlp(nn.Module):
         self.w3 = nn.Linear(dim_hidden, dim)
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        return in_pieces(self._forward, x)
+
+    def _forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         a, b = self.w12(x).chunk(2, dim=-1)
         return self.w3(F.silu(a) * b)
 
 
-class LayerScale(nn.Module):
-    """Multiply by a learned vector."""
+class ScaledSum(nn.Module):
+    """Add a branch to a stream, multiplied by a learned vector (layer scale)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(dim))
 
-    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        return x * self.gamma
+    def forward(self, x: Float[Tensor, "*B C"], branch: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        return torch.addcmul(x, branch.to(x.dtype), self.gamma)
+
+
+class PlainSum(nn.Module):
+    """Add a branch to a stream."""
+
+    def forward(self, x: Float[Tensor, "*B C"], branch: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        return x + branch
 
 
 class Block(nn.Module):
     """Attention and MLP, each with a norm before and an optional layer scale after.
 
-    ``x -> norm1 -> attention -> ls1 -> + x -> norm2 -> mlp -> ls2 -> +``
+    ``x -> norm1 -> attention -> ls1 (+ x) -> norm2 -> mlp -> ls2 (+)``
     """
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.attn = Attention(config)
-        self.ls1 = LayerScale(config.dim) if config.layer_scale else nn.Identity()
+        self.ls1 = ScaledSum(config.dim) if config.layer_scale else PlainSum()
         self.norm2 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         hidden = config.mlp_ratio * config.dim
         self.mlp = GatedMlp(config.dim, (hidden * 2 // 3 + 7) // 8 * 8) if config.gated else Mlp(config.dim, hidden, config.dim)
-        self.ls2 = LayerScale(config.dim) if config.layer_scale else nn.Identity()
+        self.ls2 = ScaledSum(config.dim) if config.layer_scale else PlainSum()
 
     def forward(self, x: Float[Tensor, "B P C"], turn: Rotation | None = None) -> Float[Tensor, "B P C"]:
-        x = x + self.ls1(self.attn(self.norm1(x), turn))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1(x, self.attn(self.norm1(x), turn))
+        return self.ls2(x, self.mlp(self.norm2(x)))
 
 
 def per_view(block: nn.Module, tokens: Float[Tensor, "V P C"], turn: Rotation | None) -> Float[Tensor, "V P C"]:
@@ -127,6 +159,6 @@ def all_views(block: nn.Module, tokens: Float[Tensor, "V P C"], turn: Rotation |
     """
     views = tokens.shape[0]
     if turn is not None:
-        cos, sin = (table.repeat(views, 1, 1, 1) for table in turn)
+        cos, sin = (table.repeat(views, 1, 1) for table in turn)
         turn = (cos, sin)
     return block(tokens.flatten(0, 1)[None], turn)[0].unflatten(0, (views, -1))
