@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= out/demo
 
-.PHONY: demo test test-all lint bench witness clean
+.PHONY: demo test test-all fuzz lint bench witness clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/created:
@@ -39,6 +39,10 @@ test: $(VENV)/installed-dev
 # Also the slow ones (real photo sets, a full install of the wheel).
 test-all: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest
+
+# Damaged and hostile scene files, 20,000 trials per format.
+fuzz: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest tests/test_recon_formats_bad_input.py -m slow
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check .

@@ -63,7 +63,7 @@ class ExportArguments:
     """Also write the scene's cameras to this JSON file, in the axes and units of the export."""
     check: bool = True
     """Read the file back and compare its renderings with the scene."""
-    faces: int = 200_000
+    faces: int = 60_000
     """Mesh: at most this many triangles."""
     voxel: float | None = None
     """Mesh: grid size in scene units; chosen from the data when not given."""
@@ -85,16 +85,16 @@ def export(arguments: ExportArguments) -> int:
     kind = arguments.format or kind_of(arguments.file)
     scene = load_scene(arguments.scene, photos=arguments.photos)
     rasterizer = load_rasterizer("cpu")
-    edited = edit_scene(scene, arguments, rasterizer)
     if kind == "mesh":
-        from .mesh_command import export_mesh
+        from .mesh_command import export_mesh, without_shell
 
-        facts = export_mesh(edited, arguments, rasterizer)
+        facts = export_mesh(edit_scene(without_shell(scene), arguments, rasterizer), arguments, rasterizer)
     elif kind == "html":
         from .html_scene import export_html
 
-        facts = export_html(edited, arguments.file)
+        facts = export_html(edit_scene(scene, arguments, rasterizer), arguments.file)
     else:
+        edited = edit_scene(scene, arguments, rasterizer)
         facts = export_splats(edited, find_format(arguments.file, arguments.format), arguments, rasterizer)
     write_json_atomic(arguments.file.with_name(arguments.file.name + ".check.json"), facts)
     if arguments.json:

@@ -7,6 +7,8 @@ Does not: know how meshes are made (`recon.meshing`) or photos undistorted (`rec
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ from recon.editing import scene_middle
 from recon.errors import UserError
 from recon.formats.conventions import Y_UP, Z_UP
 from recon.formats.self_check import cameras_around
-from recon.meshing.depths import choose_voxel, draw_depths
+from recon.meshing.depths import DepthPicture, choose_voxel, draw_depths
+from recon.meshing.holes import Sight, close_holes
 from recon.meshing.mesh_files import ENDINGS, write_mesh
 from recon.meshing.texture import TexturePhoto, bake, color_vertices, unwrap
 from recon.meshing.tsdf import Mesh, clean_mesh, fuse_depths, simplify
@@ -33,7 +36,7 @@ DEPTH_SIDE = 640
 """Longest side of the depth pictures, pixels."""
 PHOTO_SIDE = 1024
 """Longest side of the photos that colour the mesh, pixels."""
-MOST_TEXTURE_VIEWS = 40
+MOST_DEPTH_VIEWS, MOST_TEXTURE_VIEWS = 150, 40
 FAR_RADII = 4.0
 """Surface farther from a camera than this many scene radii plus the way to its middle is background."""
 MM_PER_M = 1000.0
@@ -71,13 +74,34 @@ def export_mesh(scene: Scene, arguments: ExportArguments, rasterizer: Rasterizer
     }
 
 
+def without_shell(scene: Scene) -> Scene:
+    """Drop the far shell that a run adds for the sky: it is no surface. The report says how many Gaussians at the end it is."""
+    report = scene.provenance.get("report")
+    counts = report.get("counts") if isinstance(report, dict) else None
+    shell = counts.get("shell_gaussians", 0) if isinstance(counts, dict) else 0
+    if not isinstance(counts, dict) or not shell or counts.get("gaussians") != len(scene.gaussians):
+        return scene
+    kept = torch.arange(len(scene.gaussians) - shell)
+    return replace(scene, gaussians=scene.gaussians.select(kept))
+
+
 def make_mesh(scene: Scene, cameras: Cameras, arguments: ExportArguments, rasterizer: Rasterizer) -> tuple[Mesh, float]:
-    """Fuse, clean and simplify; returns the mesh and the grid size. Holes stay open: nothing was seen there."""
+    """Fuse, clean, close what was seen to be closed, simplify; returns the mesh and the grid size."""
+    picked = torch.linspace(0, len(cameras) - 1, min(MOST_DEPTH_VIEWS, len(cameras))).round().long().tolist()
+    cameras = cameras.select(picked)
     voxel = arguments.voxel or choose_voxel(scene.gaussians, cameras)
     centre, radius = scene_middle(scene.gaussians)
     far = float((cameras.centers_world.float() - centre).norm(dim=1).median()) + FAR_RADII * radius
-    mesh = fuse_depths(draw_depths(scene.gaussians, cameras, rasterizer), voxel, far)
-    return simplify(clean_mesh(mesh), arguments.faces), voxel
+    sights: list[Sight] = []
+
+    def remembered() -> Iterator[DepthPicture]:
+        for picture in draw_depths(scene.gaussians, cameras, rasterizer, far):
+            K, T_world_cam = picture.K.double().numpy(), picture.T_world_cam.double().numpy()
+            sights.append(Sight(seen=picture.seen.numpy(), K=K, T_world_cam=T_world_cam))
+            yield picture
+
+    mesh = close_holes(clean_mesh(fuse_depths(remembered(), voxel, far)), sights, voxel)
+    return simplify(mesh, arguments.faces), voxel
 
 
 def texture_photos(scene: Scene, placed: Cameras | None, rasterizer: Rasterizer) -> list[TexturePhoto]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from app.scene_tools import turn_about_axes
 from recon.formats.registry import read_splats
 from recon.formats.self_check import cameras_around
 from recon.ply import write_ply
-from recon.records import RasterOptions
+from recon.records import Gaussians, RasterOptions
 from render.rasterizer import load_rasterizer
 
 
@@ -207,6 +208,23 @@ def test_compare_and_info(out: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     facts = json.loads(capsys.readouterr().out)
     assert (facts["format"], facts["gaussians"], facts["not_finite"]) == ("spz", 300, 0)
     assert facts["bytes_per_attribute"] == {"means": 12, "quats": 16, "scales": 12, "opacities": 4, "sh": 48}
+
+
+def test_a_mesh_leaves_out_the_far_shell_and_an_stl_is_in_millimetres(tmp_path: Path) -> None:
+    """Discs on a ball of radius 1, and the far shell a run puts round a scene, which its report counts."""
+    import trimesh
+
+    directions = torch.nn.functional.normalize(torch.randn(6000, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    scene = cloud(count=6000, degree=0)
+    ball = replace(scene, means=directions, scales=torch.full((6000, 3), 0.04), opacities=torch.full((6000,), 0.9))
+    far = replace(ball, means=directions * 40.0, scales=torch.full((6000, 3), 2.0)).select(torch.arange(500))
+    write_ply(tmp_path / "scene.ply", Gaussians.concatenate([ball, far]))
+    (tmp_path / "report.json").write_text(json.dumps({"counts": {"gaussians": 6500, "shell_gaussians": 500}}))
+    target = tmp_path / "ball.stl"
+    assert main(["export", str(tmp_path), str(target), "--metres-per-unit", "0.5", "--faces", "3000", "--voxel", "0.06"]) == 0
+    loaded = trimesh.load(target, force="mesh")
+    assert len(loaded.faces) <= 3000
+    assert abs(loaded.bounds[:, :2]).max() == pytest.approx(500.0, rel=0.15)
 
 
 def test_html_holds_everything(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -12,9 +12,10 @@ from recon.formats.conventions import Y_UP
 from recon.formats.self_check import cameras_around
 from recon.geometry import rgb_to_sh0, rotations_to_quats
 from recon.meshing.depths import choose_voxel, draw_depths
+from recon.meshing.holes import Sight, boundary_rings, close_holes
 from recon.meshing.mesh_files import write_mesh
 from recon.meshing.texture import TexturePhoto, bake, balance, color_vertices, rasterize_uvs, unwrap
-from recon.meshing.tsdf import Mesh, clean_mesh, distances_to, fuse_depths, ray_depths, simplify
+from recon.meshing.tsdf import Mesh, Rays, clean_mesh, fuse_depths, simplify
 from recon.records import Cameras, Gaussians, RasterOptions
 from render.rasterizer import load_rasterizer
 
@@ -51,7 +52,7 @@ def cameras() -> Cameras:
 def mesh(cameras: Cameras) -> Mesh:
     scene = ball()
     voxel = choose_voxel(scene, cameras)
-    return clean_mesh(fuse_depths(draw_depths(scene, cameras, load_rasterizer("cpu")), voxel, far=20.0))
+    return clean_mesh(fuse_depths(draw_depths(scene, cameras, load_rasterizer("cpu"), 20.0), voxel, far=20.0))
 
 
 def test_surface_lies_on_the_ball(mesh: Mesh, cameras: Cameras) -> None:
@@ -59,7 +60,7 @@ def test_surface_lies_on_the_ball(mesh: Mesh, cameras: Cameras) -> None:
     voxel = choose_voxel(ball(), cameras)
     assert np.median(np.abs(distance - RADIUS)) < 0.5 * voxel  # tangent discs lie a little outside the ball
     equator = np.stack([np.cos(np.arange(60)), np.zeros(60), np.sin(np.arange(60))], axis=1)
-    assert np.median(distances_to(mesh, equator)) < 0.5 * voxel
+    assert np.median(Rays(mesh).distances(equator)) < 0.5 * voxel
 
 
 def test_faces_look_outward(mesh: Mesh) -> None:
@@ -90,8 +91,42 @@ def test_ray_depth_of_a_plane_is_its_z() -> None:
         faces=np.array([[0, 2, 1], [0, 3, 2]], dtype=np.int32),
         colors=np.zeros((4, 3), dtype=np.float32),
     )
-    depth = ray_depths(plane, np.array([[20.0, 0, 8], [0, 20, 6], [0, 0, 1]]), np.eye(4), 16, 12)
+    depth = Rays(plane).depths(np.array([[20.0, 0, 8], [0, 20, 6], [0, 0, 1]]), np.eye(4), 16, 12)
     assert np.allclose(depth, 4.0, atol=1e-4)
+
+
+def plane_with_a_hole(around: int = 1) -> Mesh:
+    """A grid of squares in the plane z = 4, x and y from -5 to 5, with ``2 around`` squares cut out of its middle."""
+    axis = np.arange(-5.0, 6.0)
+    x, y = np.meshgrid(axis, axis)
+    vertices = np.stack([x.ravel(), y.ravel(), np.full(x.size, 4.0)], axis=1).astype(np.float32)
+    row, column = (index.ravel() for index in np.mgrid[:10, :10])
+    outside = (np.abs(row - 4.5) > around) | (np.abs(column - 4.5) > around)
+    a = (row * 11 + column)[outside]
+    faces = np.concatenate([np.stack([a, a + 11, a + 1], axis=1), np.stack([a + 1, a + 11, a + 12], axis=1)])
+    return Mesh(vertices=vertices, faces=faces.astype(np.int32), colors=np.full((121, 3), 0.5, dtype=np.float32))
+
+
+def sight(depth_in_the_middle: float) -> Sight:
+    """A camera at the origin that sees the plane, and something else through the middle of the picture."""
+    seen = np.full((50, 50), 4.0)
+    seen[10:40, 10:40] = depth_in_the_middle
+    return Sight(seen=seen, K=np.array([[20.0, 0, 25], [0, 20.0, 25], [0, 0, 1]]), T_world_cam=np.eye(4))
+
+
+def test_a_hole_is_closed_only_where_a_surface_was_seen() -> None:
+    mesh = plane_with_a_hole()
+    assert sorted(len(ring) for ring in boundary_rings(mesh.faces)) == [8, 40]
+    closed = close_holes(mesh, [sight(4.02)], voxel=0.1)
+    assert [len(ring) for ring in boundary_rings(closed.faces)] == [40]
+    a, b, c = (closed.vertices[closed.faces[:, i]] for i in range(3))
+    assert (np.cross(b - a, c - a)[:, 2] < 0).all(), "all faces look at the camera"
+    assert np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2 == pytest.approx(100.0)
+    for other in (np.inf, 7.0, 0.0):
+        assert close_holes(mesh, [sight(other)], voxel=0.1) is mesh
+    assert close_holes(mesh, [], voxel=0.1) is mesh
+    assert len(close_holes(mesh, [sight(4.0)] * 8 + [sight(np.inf)], voxel=0.1).faces) > len(mesh.faces)
+    assert close_holes(mesh, [sight(4.0), sight(np.inf)], voxel=0.1) is mesh
 
 
 def photos_of(scene: Gaussians, cameras: Cameras, gains: list[float]) -> list[TexturePhoto]:

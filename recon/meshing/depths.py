@@ -21,6 +21,8 @@ OPAQUE = 0.6
 """Pixels less opaque than this have no surface."""
 GRAZING = 0.12
 """Cosine between ray and normal below which depth is not believed (83 degrees)."""
+CLEAR = 0.2
+"""Pixels less opaque than this show that nothing stands there."""
 EDGE = 0.05
 """Relative difference of expected and median depth that tells the edge of an object, where both are of two surfaces."""
 
@@ -31,15 +33,22 @@ class DepthPicture:
 
     depth: Float[Tensor, "H W"]
     """Median z-depth; 0 where it is not believed."""
+    seen: Float[Tensor, "H W"]
+    """Median z-depth of all that is opaque, believed or not; infinite where nothing stands, 0 where it is not known."""
     color: Float[Tensor, "H W 3"]
     """Rendered colour in [0, 1], divided by opacity."""
     K: Float[Tensor, "3 3"]
     T_world_cam: Float[Tensor, "4 4"]
 
 
-def draw_depths(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer) -> Iterator[DepthPicture]:
-    """Draw depth and normals from every camera and drop what is thin, grazing or at an edge."""
-    options = RasterOptions(median_depth=True, normals=True)
+def draw_depths(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, far: float) -> Iterator[DepthPicture]:
+    """Draw depth and normals from every camera and drop what is thin, grazing or at an edge.
+
+    Args:
+        far: Gaussians farther from a camera than this are background and not drawn, world units. Behind a surface that is not
+            quite opaque they would pull the expected depth away from the median and make all of it look like an edge.
+    """
+    options = RasterOptions(median_depth=True, normals=True, far=far)
     for index in range(len(cameras)):
         camera = cameras.select([index])
         with torch.no_grad():
@@ -51,8 +60,10 @@ def draw_depths(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer) 
         facing = -(normals * rays).sum(dim=-1) / (normals.norm(dim=-1) * rays.norm(dim=-1)).clamp_min(1e-9)
         edge = (drawn.depth[0] - depth).abs() > EDGE * depth
         trusted = (alpha > OPAQUE) & (depth > 0) & (facing > GRAZING) & ~edge
+        nothing = torch.zeros_like(depth)
         yield DepthPicture(
-            depth=torch.where(trusted, depth, torch.zeros_like(depth)),
+            depth=torch.where(trusted, depth, nothing),
+            seen=torch.where(alpha > OPAQUE, depth, torch.where(alpha < CLEAR, nothing + torch.inf, nothing)),
             color=(drawn.color[0] / alpha[..., None].clamp_min(0.1)).clamp(0, 1),
             K=camera.K[0].float(),
             T_world_cam=camera.T_world_cam[0].float(),
@@ -60,7 +71,7 @@ def draw_depths(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer) 
 
 
 def choose_voxel(gaussians: Gaussians, cameras: Cameras) -> float:
-    """Choose the grid size: what a pixel measures at the typical distance, times 1.5, but at least 1/1500 of the scene.
+    """Choose the grid size: what two pixels measure at the typical distance, but at least 1/1500 of the scene.
 
     A finer grid than the pixels would only reproduce their noise.
     """
@@ -69,7 +80,7 @@ def choose_voxel(gaussians: Gaussians, cameras: Cameras) -> float:
     range_ = torch.cdist(means[:20_000], eyes).median()
     pixel = float(range_ / cameras.K[:, 0, 0].float().median())
     lower, upper = torch.quantile(means, torch.tensor([0.05, 0.95]), dim=0)
-    return max(1.5 * pixel, float((upper - lower).norm()) / 1500.0)
+    return max(2.0 * pixel, float((upper - lower).norm()) / 1500.0)
 
 
 def as_numpy(value: Tensor) -> np.ndarray:

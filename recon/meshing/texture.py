@@ -19,13 +19,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..geometry import sample_image
-from .tsdf import Mesh, ray_depths
+from .tsdf import Mesh, Rays, face_normals, vertex_normals
 
 OCCLUSION = 0.02
 """A point is hidden when the mesh lies closer by more than this share of its depth."""
 SHARPNESS = 4.0
 """Power of the facing and nearness weights; higher takes fewer photos per texel."""
-GAIN_SAMPLES = 20_000
+GAIN_POINTS, GAIN_SAMPLES = 200_000, 20_000
+STRETCH = 400_000
+"""Points coloured at a time: what a 2048 texture needs at once would be gigabytes."""
 BORDER = 0.06
 """Share of the photo's width over which its weight fades in."""
 
@@ -68,39 +70,39 @@ def bake(mesh: Mesh, photos: Sequence[TexturePhoto], side: int) -> Mesh:
 
 def color_vertices(mesh: Mesh, photos: Sequence[TexturePhoto]) -> Mesh:
     """Colour every vertex from the photos."""
-    normals = np.zeros_like(mesh.vertices)
-    for corner in range(3):
-        np.add.at(normals, mesh.faces[:, corner], face_normals(mesh))
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    normals = vertex_normals(mesh)
     return replace(mesh, colors=blend(mesh, mesh.vertices, normals, mesh.colors, photos).astype(np.float32))
 
 
-def face_normals(mesh: Mesh) -> np.ndarray:
-    """Unit normals, M 3."""
-    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
-    normals = np.cross(b - a, c - a)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-
-
 def blend(mesh: Mesh, points: np.ndarray, normals: np.ndarray, fallback: np.ndarray, photos: Sequence[TexturePhoto]) -> np.ndarray:
-    """Colour points on the surface from all photos that see them."""
-    seen = [look_up(mesh, points, normals, photo) for photo in photos]
-    gains = balance(seen, fallback)
-    total, weight = np.zeros((len(points), 3)), np.zeros(len(points))
-    for (colors, strength), gain in zip(seen, gains, strict=True):
-        total += strength[:, None] * colors * gain
-        weight += strength
-    return np.where(weight[:, None] > 1e-8, total / np.maximum(weight, 1e-8)[:, None], fallback)
+    """Colour points on the surface from all photos that see them, a stretch of points at a time."""
+    rays = Rays(mesh)
+    depths = [rays.depths(photo.K, photo.T_world_cam, photo.image.shape[1], photo.image.shape[0]) for photo in photos]
+    some = slice(None, None, max(1, len(points) // GAIN_POINTS))
+    gains = balance([look_up(points[some], normals[some], *pair) for pair in zip(photos, depths, strict=True)], fallback[some])
+    colors = np.empty((len(points), 3), dtype=np.float32)
+    for start in range(0, len(points), STRETCH):
+        part = slice(start, start + STRETCH)
+        total, weight = np.zeros((len(points[part]), 3)), np.zeros(len(points[part]))
+        for photo, depth, gain in zip(photos, depths, gains, strict=True):
+            seen, strength = look_up(points[part], normals[part], photo, depth)
+            total += strength[:, None] * seen * gain
+            weight += strength
+        colors[part] = np.where(weight[:, None] > 1e-8, total / np.maximum(weight, 1e-8)[:, None], fallback[part])
+    return colors
 
 
-def look_up(mesh: Mesh, points: np.ndarray, normals: np.ndarray, photo: TexturePhoto) -> tuple[np.ndarray, np.ndarray]:
-    """Colour and weight of every point in one photo; weight 0 where it is hidden, averted or outside."""
+def look_up(points: np.ndarray, normals: np.ndarray, photo: TexturePhoto, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and weight of every point in one photo; weight 0 where it is hidden, averted or outside.
+
+    Args:
+        depth: z-depth of the mesh in the photo's camera, H W.
+    """
     height, width = photo.image.shape[:2]
     offset = points - photo.T_world_cam[:3, 3]
     cam = offset @ photo.T_world_cam[:3, :3]
     z = np.maximum(cam[:, 2], 1e-9)
     pixels = cam[:, :2] / z[:, None] * np.array([photo.K[0, 0], photo.K[1, 1]]) + photo.K[:2, 2]
-    depth = ray_depths(mesh, photo.K, photo.T_world_cam, width, height)
     column = np.clip(pixels[:, 0], 0, width - 1).astype(np.int64)
     row = np.clip(pixels[:, 1], 0, height - 1).astype(np.int64)
     range_ = np.linalg.norm(offset, axis=1)
@@ -108,7 +110,8 @@ def look_up(mesh: Mesh, points: np.ndarray, normals: np.ndarray, photo: TextureP
     margin = np.minimum.reduce([pixels[:, 0], width - pixels[:, 0], pixels[:, 1], height - pixels[:, 1]])
     fade = np.clip(margin / (BORDER * width), 0.0, 1.0)
     visible = (cam[:, 2] > 1e-6) & (margin > 0) & (depth[row, column] > cam[:, 2] * (1 - OCCLUSION))
-    strength = np.where(visible, fade * facing**SHARPNESS / (range_ / np.median(range_)) ** 2, 0.0)
+    near = photo.K[0, 0] / np.maximum(range_, 1e-12)  # pixels per world unit: photos of finer grain weigh more
+    strength = np.where(visible, fade * facing**SHARPNESS * near**2, 0.0)
     colors = sample_image(photo.image, torch.from_numpy(pixels.astype(np.float32))).numpy()
     return colors, strength
 

@@ -88,9 +88,7 @@ def fuse_depths(pictures: Iterable[DepthPicture], voxel: float, far: float) -> M
 
 def _from_open3d(mesh) -> Mesh:  # an open3d TriangleMesh; the package is imported late
     if len(mesh.triangles) == 0:
-        raise UserError(
-            "No surface came out of this scene.", "The Gaussians are too thin or too few; try --voxel with a larger size."
-        )
+        raise NO_SURFACE
     return Mesh(
         vertices=np.asarray(mesh.vertices, dtype=np.float32),
         faces=np.asarray(mesh.triangles, dtype=np.int32),
@@ -133,23 +131,39 @@ def simplify(mesh: Mesh, faces: int) -> Mesh:
     return _from_open3d(made)
 
 
-def ray_depths(mesh: Mesh, K: np.ndarray, T_world_cam: np.ndarray, width: int, height: int) -> np.ndarray:
-    """z-depth of the mesh at every pixel centre of a camera, H W; infinite where nothing is hit."""
-    import open3d as o3d
-
-    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32)))
-    x, y = np.meshgrid((np.arange(width) + 0.5 - K[0, 2]) / K[0, 0], (np.arange(height) + 0.5 - K[1, 2]) / K[1, 1])
-    directions = np.stack([x, y, np.ones_like(x)], axis=-1) @ T_world_cam[:3, :3].T
-    origins = np.broadcast_to(T_world_cam[:3, 3], directions.shape)
-    rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
-    return scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)["t_hit"].numpy()
+def face_normals(mesh: Mesh) -> np.ndarray:
+    """Unit normals, M 3."""
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    normals = np.cross(b - a, c - a)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
 
 
-def distances_to(mesh: Mesh, points_world: np.ndarray) -> np.ndarray:
-    """Distance of points to the surface, world units."""
-    import open3d as o3d
+def vertex_normals(mesh: Mesh) -> np.ndarray:
+    """Mean of the normals of the faces around each vertex, unit length, N 3."""
+    of_faces, normals = face_normals(mesh), np.empty_like(mesh.vertices)
+    for axis in range(3):
+        normals[:, axis] = np.bincount(mesh.faces.ravel(), np.repeat(of_faces[:, axis], 3), len(mesh.vertices))
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
-    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32)))
-    return scene.compute_distance(o3d.core.Tensor(points_world.astype(np.float32)), nthreads=1).numpy()
+
+class Rays:
+    """A mesh ready to be hit by rays and asked for distances."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        import open3d as o3d
+
+        self._tensor = o3d.core.Tensor
+        self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+        self._scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32)))
+
+    def depths(self, K: np.ndarray, T_world_cam: np.ndarray, width: int, height: int) -> np.ndarray:
+        """z-depth of the mesh at every pixel centre of a camera, H W; infinite where nothing is hit."""
+        x, y = np.meshgrid((np.arange(width) + 0.5 - K[0, 2]) / K[0, 0], (np.arange(height) + 0.5 - K[1, 2]) / K[1, 1])
+        directions = np.stack([x, y, np.ones_like(x)], axis=-1) @ T_world_cam[:3, :3].T
+        origins = np.broadcast_to(T_world_cam[:3, 3], directions.shape)
+        rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
+        return self._scene.cast_rays(self._tensor(rays), nthreads=1)["t_hit"].numpy()
+
+    def distances(self, points_world: np.ndarray) -> np.ndarray:
+        """Distance of points to the surface, world units."""
+        return self._scene.compute_distance(self._tensor(points_world.astype(np.float32)), nthreads=1).numpy()
