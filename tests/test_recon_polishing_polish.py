@@ -11,7 +11,7 @@ import torch
 from recon.polishing.cameras import rotate
 from recon.polishing.choices import PolishConfig, PolishOptions
 from recon.polishing.guard import guard_psnr
-from recon.polishing.polish import begin, finish, optimise, run_until
+from recon.polishing.polish import begin, finish, optimise, random_part, run_until
 from recon.polishing.schedule import Clock, ScheduleConfig, factor_at, wanted_count
 from recon.polishing.targets import Targets, TilePicker, ViewPicker
 from recon.posed import PosedViews
@@ -101,7 +101,7 @@ def test_disturbed_cameras_turn_back(truth):
 def test_exposure_of_one_photo_is_found_and_its_mean_kept(truth):
     scene, posed = truth
     images = torch.stack([posed.image(i) for i in range(7)])
-    images[2] *= 0.8
+    images[2] *= 0.7
     dark = capture.posed_photos(images, posed.cameras)
     job = start(dark, scene=scene, seconds=0.6)
     optimise(job, 1.0)
@@ -110,6 +110,25 @@ def test_exposure_of_one_photo_is_found_and_its_mean_kept(truth):
     assert int(gain.argmin()) == 2
     assert float(gain[2]) < 0.97
     assert job.exposure.gain.mean(0) == pytest.approx(torch.ones(3), abs=1e-5)
+
+
+def test_brightness_that_light_alone_explains_is_left_to_the_scene(truth):
+    scene, posed = truth
+    images = torch.stack([posed.image(i) for i in range(7)])
+    images[2] *= 0.9
+    job = start(capture.posed_photos(images, posed.cameras), scene=scene, seconds=0.6)
+    optimise(job, 0.3)
+    assert torch.equal(job.exposure.gain, torch.ones(7, 3))
+
+
+def test_a_random_part_makes_up_for_what_it_leaves_out(truth):
+    _, posed = truth
+    job = start(posed)
+    assert random_part(job, 0.0) is None
+    kept = random_part(job, 0.25)
+    assert kept is not None
+    assert kept.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert float(kept.mean()) == pytest.approx(1.0, abs=0.15)
 
 
 def test_stopping_keeps_what_there_is(truth):

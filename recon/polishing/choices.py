@@ -21,7 +21,7 @@ class PolishOptions:
     refine_cameras: bool = True
     """Polishing also corrects camera positions, rotations and focal lengths; what the user gave stays fixed all the same."""
     match_exposure: bool = True
-    """Polishing also finds brightness and white balance of every photo."""
+    """Polishing also finds brightness and white balance of every photo, where photos differ more than light alone explains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,9 @@ class PolishConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     max_gaussians: int | None = None
     """Most Gaussians; None lets the seconds decide."""
-    depth_prior: float = 0.02
+    drop: float = 0.4
+    """Most of the Gaussians that a step leaves out with few photos; fades to 0 with many."""
+    depth_prior: float = 0.3
     """Weight of the network's depth with few photos; fades to 0 with many."""
     opacity_prior: float = 0.01
     """Weight of the mean opacity in the loss with few photos; fades to 0 with many."""
@@ -43,13 +45,16 @@ class PolishConfig:
 
 MOST_GAUSSIANS = 60_000
 """Most Gaussians of a polish when nobody names a number."""
+FEWEST_FIRST, MOST_FIRST = 6_000, 16_000
+"""A long polish starts with few Gaussians: large ones find their place while photos are small, and detail comes where errors
+stay. A short one has no time for that and starts with more."""
 
 
 def first_count(seconds: float) -> int:
     """Gaussians to start a polish of so many seconds with, on two cores."""
-    return round(min(40_000, max(10_000, 8_000 + 80 * seconds)))
+    return round(min(MOST_FIRST, max(FEWEST_FIRST, 19_000 - 450 * seconds)))
 
 
 def default_count(seconds: float) -> int:
     """Gaussians that a polish of so many seconds can bring into shape on two cores."""
-    return round(min(MOST_GAUSSIANS, max(10_000, 8_000 + 150 * seconds)))
+    return round(min(MOST_GAUSSIANS, 8_000 + 700 * seconds))

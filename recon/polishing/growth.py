@@ -16,7 +16,7 @@ from .losses import Target
 
 IDLE_OPACITY = 0.01
 """Gaussians below this are dropped."""
-NEW_OPACITY = 0.5
+NEW_OPACITY = 0.3
 NEW_SIGMA_PX = 0.7
 """Deviation of a new Gaussian in pixels of the size worked at."""
 DRAWN_ALPHA = 0.3

@@ -24,12 +24,15 @@ from .polish import Job, Polished, begin, finish, run_until
 
 GUARD_EVERY = 8
 """One photo in eight judges, from eight photos on; with fewer, each half judges what the other half made."""
-JUDGED_AT = (0.25, 0.5, 0.75)
+JUDGED_AT = (0.2, 0.4, 0.6)
 """Shares of the time at which guard photos are looked at; at the last one they join the others."""
-PROBE_SHARE = 0.1
-"""With few photos: share of the seconds for each of the four probes (two halves, two settings)."""
+PROBE_SHARE = 0.06
+"""With few photos: share of the seconds for each probe of one half (a second setting is probed where the first does not help)."""
 TOLERANCE_DB = 0.02
 """A stage is kept when guard photos do not lose more than this."""
+FALLEN_DB = 1.5
+"""Guard photos that fall this far below their best end the polish there, early; less is the unrest of large steps and of
+Gaussians that were added a moment before."""
 
 Start = Callable[[Sequence[int]], Fused]
 """Photos (indices) -> the scene that the stages before would have made of them alone."""
@@ -105,9 +108,8 @@ def polish_guarded(
 ) -> Guarded:
     """Polish a scene and keep the result only where photos that had no part in it agree.
 
-    From eight photos on, guard photos are left out until three quarters of the time, judge the scene there, and join for
-    the rest. With fewer, two halves of the photos judge each other on short probes with two settings; the better setting is
-    run on all photos, and stopped as early as the probes say.
+    From eight photos on, guard photos are left out until ``JUDGED_AT`` ends, judge the scene on the way, and join for the
+    rest. With fewer, two halves of the photos judge each other on short probes; the setting that helps is run on all photos.
 
     Args:
         start: makes the scene to begin with from some of the photos.
@@ -134,17 +136,17 @@ def _with_guards(
     scene = start(others)
     before = guard_psnr(scene.gaussians, posed, guards, rasterizer)
     job = begin(scene.gaussians, posed, seconds, config, rasterizer, views=others, far_count=scene.shell_count, **details)
-    best, best_psnr, partial = finish(job), before, False
-    after, kept_at = before, 0.0
+    best, best_psnr, kept_at = finish(job), before, 0.0
+    after, partial = before, False
     for share in JUDGED_AT:
         partial = run_until(job, share, observe)
         after = _judged(job, guards)
         if after >= best_psnr - TOLERANCE_DB:
             best, best_psnr, kept_at = finish(job, partial=partial), after, job.clock.share
-        if partial:
+        if partial or after < best_psnr - FALLEN_DB:
             break
     note = f"guard photos went from {before:.2f} to {best_psnr if kept_at else after:.2f} dB"
-    if kept_at and not partial and after < best_psnr - TOLERANCE_DB:
+    if kept_at and not partial and after < best_psnr - FALLEN_DB:
         note += f"; the state at {kept_at:.0%} of the time was kept, because they fell to {after:.2f} dB afterwards"
     elif kept_at and not partial:
         job.use_views(range(len(posed)))
@@ -166,11 +168,8 @@ def as_fused(polished: Polished) -> Fused:
 
 
 def _judged(job: Job, guards: Sequence[int]) -> float:
-    """Guard PSNR of a job; scoring does not use up its time. Guard cameras share the corrected focal length."""
-    began = job.clock.elapsed_s
-    value = guard_psnr(job.parameters.gaussians(), job.posed, guards, job.rasterizer, job.cameras.cameras(job.posed.cameras))
-    job.clock.forgive(job.clock.elapsed_s - began)
-    return value
+    """Guard PSNR of a job. Guard cameras share the corrected focal length."""
+    return guard_psnr(job.parameters.gaussians(), job.posed, guards, job.rasterizer, job.cameras.cameras(job.posed.cameras))
 
 
 def gentle(config: PolishConfig) -> PolishConfig:
@@ -195,55 +194,46 @@ def _with_halves(
     details: dict,
     observe: Callable[[Job], None] | None,
 ) -> Guarded:
-    """Two-fold judgement with few photos."""
-    settings = {"full": config, "gentle": gentle(config)}
-    base, curves, partial = _probe(start, posed, seconds, settings, rasterizer, details)
-    choice, best = max(curves.items(), key=lambda item: item[1], default=(("full", 1), -math.inf))
+    """Two-fold judgement with few photos: each half judges what a short polish made of the other.
+
+    The second, gentler setting is probed only where the first one does not help.
+    """
+    timer, began = details["timer"], details["timer"]()
+    halves = [list(range(0, len(posed), 2)), list(range(1, len(posed), 2))]
+    scenes = [start(half) for half in halves]
     whole = start(range(len(posed)))
-    numbers = ", ".join(f"{name} {'halfway' if k == 0 else 'whole'} {value:.2f}" for (name, k), value in curves.items())
-    note = f"halves of the photos judged each other: {numbers} dB against {base:.2f} dB before"
-    if partial or best < base - TOLERANCE_DB:
-        note = "stopped before the photos had judged" if partial else f"{note}: polishing was undone"
-        after = base if partial else best
-        verdict = Verdict(stage="polish", psnr_before=base, psnr_after=after, kept=False, guards=posed.names, note=note)
-        return Guarded(fused=whole, start=whole, polished=None, verdicts=(verdict,), partial=partial)
-    name, stop = choice
-    left = (1 - 4 * PROBE_SHARE) * seconds
-    job = begin(whole.gaussians, posed, left, settings[name], rasterizer, far_count=whole.shell_count, **details)
-    partial = run_until(job, 0.5 if stop == 0 else 1.0, observe)
+    making = timer() - began
+    sides = list(zip(halves, halves[::-1], scenes, strict=True))
+    base = sum(guard_psnr(scene.gaussians, posed, judge, rasterizer) for _, judge, scene in sides) / 2
+    chosen, best, found = None, -math.inf, []
+    for name, setting in (("full", config), ("gentle", gentle(config))):
+        value = 0.0
+        for use, judge, scene in sides:
+            job = begin(
+                scene.gaussians, posed, PROBE_SHARE * seconds, setting, rasterizer, views=use, far_count=scene.shell_count,
+                **details,
+            )  # fmt: skip
+            if run_until(job, 1.0):
+                verdict = Verdict(
+                    stage="polish", psnr_before=base, psnr_after=base, kept=False, guards=posed.names,
+                    note="stopped before the photos had judged",
+                )  # fmt: skip
+                return Guarded(fused=whole, start=whole, polished=None, verdicts=(verdict,), partial=True)
+            value += _judged(job, judge) / 2
+        found.append(f"{name} {value:.2f}")
+        best = max(best, value)
+        if value >= base - TOLERANCE_DB:
+            chosen = (name, setting)
+            break
+    note = f"halves of the photos judged each other: {', '.join(found)} dB against {base:.2f} dB before"
+    if chosen is None:
+        note += ": polishing was undone"
+        verdict = Verdict(stage="polish", psnr_before=base, psnr_after=best, kept=False, guards=posed.names, note=note)
+        return Guarded(fused=whole, start=whole, polished=None, verdicts=(verdict,), partial=False)
+    left = max(0.25 * seconds, seconds - (timer() - began - making))
+    job = begin(whole.gaussians, posed, left, chosen[1], rasterizer, far_count=whole.shell_count, **details)
+    partial = run_until(job, 1.0, observe)
     result = finish(job, partial=partial)
-    note += f"; '{name}' was run on all photos"
+    note += f"; '{chosen[0]}' was run on all photos"
     verdict = Verdict(stage="polish", psnr_before=base, psnr_after=best, kept=True, guards=posed.names, note=note)
     return Guarded(fused=as_fused(result), start=whole, polished=result, verdicts=(verdict,), partial=partial)
-
-
-def _probe(
-    start: Start, posed: PosedViews, seconds: float, settings: dict[str, PolishConfig], rasterizer: Rasterizer, details: dict
-) -> tuple[float, dict[tuple[str, int], float], bool]:
-    """Polish each half briefly with each setting and look at the other half.
-
-    Returns:
-        Mean PSNR before, mean PSNR per (setting, 0 halfway or 1 at the end), and whether it was stopped.
-    """
-    halves = [list(range(0, len(posed), 2)), list(range(1, len(posed), 2))]
-    before = 0.0
-    curves = {(name, k): 0.0 for name in settings for k in (0, 1)}
-    for use, judge in (halves, halves[::-1]):
-        scene = start(use)
-        before += 0.5 * guard_psnr(scene.gaussians, posed, judge, rasterizer)
-        for name, setting in settings.items():
-            job = begin(
-                scene.gaussians,
-                posed,
-                PROBE_SHARE * seconds,
-                setting,
-                rasterizer,
-                views=use,
-                far_count=scene.shell_count,
-                **details,
-            )
-            for k, share in enumerate((0.5, 1.0)):
-                if run_until(job, share):
-                    return before, {}, True
-                curves[name, k] += 0.5 * _judged(job, judge)
-    return before, curves, False

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,12 @@ from .schedule import Clock, factor_at, rates_at, wanted_count
 from .targets import Targets, TilePicker, ViewPicker
 
 logger = logging.getLogger(__name__)
+
+MOST_OPAQUE = 0.9995
+"""Opacities stay below this when they make up for Gaussians that were left out."""
+UNEVEN = 0.1
+"""Photos whose brightness spreads more than this (in logarithms, 0.15 stops) had their exposure changed by the camera; less is
+what light does from view to view, and correcting it would take it out of the scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,8 @@ class Job:
     first_count: int
     last_count: int
     next_growth: float
+    balance: bool = False
+    """Brightness and white balance of every photo are found too."""
     spacing: Tensor = field(default_factory=lambda: torch.zeros(0))
     """World units that a pixel covers at each Gaussian."""
     steps: int = 0
@@ -139,7 +147,20 @@ def begin(
         next_growth=config.schedule.grow_from,
     )
     job.spacing = spacing_of(job)
+    job.balance = config.options.match_exposure and len(chosen) > 2 and exposure_spread(job) > UNEVEN
     return job
+
+
+def exposure_spread(job: Job) -> float:
+    """How much brighter some photos are than the scene they show: deviation over the photos of the log ratio."""
+    ratios = []
+    for view in job.views:
+        target = job.targets.at(view, 4)
+        with torch.no_grad():
+            drawn = job.rasterizer(job.parameters.gaussians(), camera_of(job, view, 4)).color[0]
+        seen = float((target.image.sum() / (drawn * target.weight[..., None]).sum().clamp_min(1e-6)).clamp(1e-3, 1e3))
+        ratios.append(math.log(seen))
+    return float(torch.tensor(ratios).std())
 
 
 def spacing_of(job: Job) -> Tensor:
@@ -199,24 +220,29 @@ def step(job: Job, share: float) -> None:
     follow = job.cameras.moving and schedule.cameras_from <= share
     leaves, camera = job.parameters.leaves(), camera_of(job, view, factor, follow=follow)
     tiles = job.tiles.choose(view, target) if factor == 1 else None
-    rendering = job.rasterizer(leaves, camera, RasterOptions(tiles=tiles))
+    few = prior_weight(len(job.views))
+    kept = random_part(job, few * config.drop * share)
+    drawn = leaves if kept is None else replace(leaves, opacities=(leaves.opacities.detach() * kept).clamp(max=MOST_OPAQUE))
+    if kept is not None:
+        drawn.opacities.requires_grad_()
+    rendering = job.rasterizer(drawn, camera, RasterOptions(tiles=tiles))
     color = rendering.color[0].detach()
     shown = job.exposure.apply(color, view)
     if tiles is not None:
         shown = torch.where(job.tiles.pixels(tiles, target)[..., None], shown, target.image)
     loss = photo_loss(shown, target, config.loss)
-    balance = config.options.match_exposure and len(job.views) > 2
-    gradient = job.exposure.step(view, color, loss.gradient, schedule.exposure_rate if balance else 0.0)
+    gradient = job.exposure.step(view, color, loss.gradient, schedule.exposure_rate if job.balance else 0.0)
     outputs, incoming = [rendering.color], [gradient[None]]
-    few = prior_weight(len(job.views))
     if job.depth is not None and few > 0:
         pull = job.depth.gradient(
             view, rendering.depth[0].detach(), rendering.alpha[0].detach(), config.depth_prior * few * (1 - share)
         )
         outputs.append(rendering.depth)
         incoming.append(pull[None])
-    inputs = [getattr(leaves, name) for name in NAMES]
+    inputs = [getattr(drawn, name) for name in NAMES]
     gradients = torch.autograd.grad(outputs, [*inputs, camera.T_world_cam, camera.K] if follow else inputs, incoming)
+    if kept is not None:
+        gradients = (*gradients[:3], gradients[3] * kept, *gradients[4:])
     count = max(1, len(job.parameters))
     rates = rates_at(share, schedule, opacity_pull=few * config.opacity_prior / count, scale_pull=few * config.scale_prior / count)
     take_step(job.parameters, gradients[:5], job.spacing, rates)
@@ -233,6 +259,18 @@ def step(job: Job, share: float) -> None:
     if job.steps % len(job.views) == 0:
         job.exposure.center()
         job.cameras.settle(job.views)
+
+
+def random_part(job: Job, drop: float) -> Tensor | None:
+    """Factor ``N`` on opacities that leaves out a random share of the Gaussians and makes up for them; None leaves none out.
+
+    No Gaussian can then rely on its neighbours to hide it, which is how few photos are learned by heart.
+    Source: Park et al., "DropGaussian: Structural Regularization for Sparse-view Gaussian Splatting", CVPR 2025, section 3.2.
+    """
+    if drop <= 0:
+        return None
+    kept = torch.rand(len(job.parameters), generator=job.generator) >= drop
+    return (kept.float() / (1 - drop)).to(job.parameters.raw.device)
 
 
 def grow(job: Job, share: float) -> None:

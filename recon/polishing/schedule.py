@@ -47,18 +47,18 @@ class Clock:
 class ScheduleConfig:
     """The course of a polish, in shares of its time."""
 
-    quarter_until: float = 0.1
+    quarter_until: float = 0.06
     """Pictures of a quarter of the working size until then."""
-    half_until: float = 0.8
+    half_until: float = 0.65
     """Pictures of half the working size until then."""
-    grow_from: float = 0.08
+    grow_from: float = 0.06
     grow_until: float = 0.7
     """Gaussians are added between these."""
     grow_every: float = 0.04
     """Share of time between additions."""
     sh_from: float = 0.7
     """SH degree 1 from then on."""
-    means_px: float = 0.4
+    means_px: float = 1.6
     """First rate of the means, in pixels of the working size per step; falls to ``final`` of it."""
     color: float = 0.03
     """First rate of colours."""
