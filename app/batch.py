@@ -25,16 +25,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from recon.capture.files import PHOTO_SUFFIXES, VIDEO_SUFFIXES
+from recon.capture.names import natural_key
 from recon.config import Holdout, PipelineConfig
 from recon.errors import CannotReconstruct, UserError
 from recon.files import write_json_atomic
-from recon.photos import natural_key
 
 from .cli import EXIT_STOPPED
 from .console import Quiet, answer, format_seconds, say
 from .run import check_choices
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png"}
 GRACE_S = 10.0
 """How long a stopped child may clean up before it is killed."""
 
@@ -124,7 +124,7 @@ def find_captures(root: Path, out: Path) -> dict[str, Path]:
 
 
 def has_photos(folder: Path) -> bool:
-    return any(path.suffix.lower() in PHOTO_SUFFIXES for path in folder.iterdir())
+    return any(path.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES for path in folder.iterdir())
 
 
 def config_flags(config: PipelineConfig) -> list[str]:

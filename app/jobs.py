@@ -18,6 +18,7 @@ from recon.config import PipelineConfig
 from recon.errors import UserError
 from recon.pipeline import Result
 from recon.progress import Cancelled, Progress, ProgressEvent
+from recon.resume.disk import disk_trouble
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,12 @@ class JobRunner:
             job.settle("stopped")
         except UserError as error:
             job.settle("failed", reason=error.reason, remedy=error.remedy)
+        except OSError as error:
+            told = disk_trouble(error)
+            if told is None:
+                logger.exception("job failed")
+                told = UserError(f"Internal error: {error!r}.", "The terminal that runs `recon app` has the details.")
+            job.settle("failed", reason=told.reason, remedy=told.remedy)
         except Exception as error:  # a fault of ours must not end the worker: told to the person, traceback in the log
             logger.exception("job failed")
             job.settle("failed", reason=f"Internal error: {error!r}.", remedy="The terminal that runs `recon app` has the details.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recon.capture.files import PHOTO_SUFFIXES, VIDEO_SUFFIXES
 from recon.config import Holdout, PipelineConfig
 from recon.errors import UserError
 from recon.files import atomic_path
@@ -31,6 +32,8 @@ from .run import check_choices, start, summary
 from .scene_commands import make_folder
 
 POLL_S = 1.0
+TAKEN = sorted(PHOTO_SUFFIXES | VIDEO_SUFFIXES)
+"""Endings of files that may be dropped."""
 FRAME = '<iframe src="{url}" style="width:100%;height:560px;border:0;border-radius:8px" title="3D viewer"></iframe>'
 INTRO = "# recon\nDrop photos of one place, taken from different positions. Nothing leaves this machine."
 PREVIEW = "Photo | rendering | depth"
@@ -132,7 +135,7 @@ class Site:
             job_id = gr.State("")
             with gr.Row():
                 with gr.Column(scale=2, min_width=320):
-                    photos = gr.File(label="Photos", file_count="multiple", file_types=[".jpg", ".jpeg", ".png"], height=220)
+                    photos = gr.File(label="Photos", file_count="multiple", file_types=TAKEN, height=220)
                     with gr.Accordion("Options", open=False):
                         side = gr.Slider(256, 1600, value=usual.long_side, step=32, label="Working size: longest side in pixels")
                         budget = gr.Number(value=0, precision=0, minimum=0, label="Most Gaussians (0: by device)")

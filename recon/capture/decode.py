@@ -64,6 +64,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
             image.format = "HEIF"
         else:
             Image.init()
+            if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit warns earlier than ours refuses
+                Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS)
             known = [name for name in FORMATS if name in Image.OPEN]  # older Pillows lack AVIF
             image = Image.open(file, formats=known)
         if image.width * image.height > MAX_PIXELS:

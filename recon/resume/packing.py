@@ -57,8 +57,9 @@ def _tree(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         held = value.detach().cpu().contiguous()
-        shared = any(held.data_ptr() == other.data_ptr() and held.numel() for other in tensors.values())
-        tensors[name] = held.clone() if shared else held
+        part = held.untyped_storage().nbytes() != held.nbytes
+        shared = any(held.untyped_storage().data_ptr() == other.untyped_storage().data_ptr() for other in tensors.values())
+        tensors[name] = held.clone() if part or (shared and held.numel()) else held
         return {"tensor": name, "device": value.device.type}
     if type(value).__name__ in RECORDS and isinstance(value, RECORDS[type(value).__name__]):
         fields = {f.name: _tree(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
