@@ -61,7 +61,7 @@ def check(arguments: CheckArguments) -> int:
         Console().print(table(found.check))
         for line in lines(found):
             say(line)
-        say(plan.sentence)
+        say(plan.sentence())
     return 0 if len(found.views) >= 2 else 3
 
 

@@ -6,13 +6,16 @@ Does not: find cameras, score or optimise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from recon.cameras.camera_files import load_cameras
 from recon.cameras.result import FOUND, SfmResult
+from recon.capture.choices import CaptureConfig
 from recon.config import Holdout
 from recon.errors import UserError
 from recon.lens import posed_views
@@ -75,7 +78,9 @@ def open_scene_photos(
         )
     if not source.exists():
         raise UserError(f"{source} does not exist.", "Name a COLMAP model, transforms.json or cameras.json.")
-    views = open_photos(Path(folder), long_side=long_side, holdout=holdout).views
+    report = scene.provenance.get("report")
+    report = report if isinstance(report, dict) else {}
+    views = open_photos(Path(folder), long_side=long_side, holdout=holdout, capture=recorded_capture(report)).views
     solved = load_cameras(source, views)
     registered = solved.cameras.registered_mask.tolist()
     if not any(registered):
@@ -85,8 +90,7 @@ def open_scene_photos(
         )
     named = None if holdout is not None or cameras is not None else _held_out_names(beside)
     held = [view.holdout if named is None else view.name in named for view in views]
-    report = scene.provenance.get("report")
-    choices = report.get("choices", {}) if isinstance(report, dict) else {}
+    choices = report.get("choices", {})
     given = cameras is not None or (choices.get("cameras") or {}).get("source", "file") not in FOUND
     return ScenePhotos(
         scene=scene,
@@ -97,6 +101,14 @@ def open_scene_photos(
         lost=tuple(view.name for i, view in enumerate(views) if held[i] and not registered[i]),
         cameras_given=given,
     )
+
+
+def recorded_capture(report: Mapping[str, Any]) -> CaptureConfig | None:
+    """What a run was told about its photos' pixels: masks, and that one camera took them; None when nothing."""
+    said = (report.get("config") or {}).get("capture") or {}
+    if not said.get("masks") and not said.get("shared_camera"):
+        return None
+    return CaptureConfig(masks=said.get("masks"), shared_camera=bool(said.get("shared_camera")))
 
 
 def _held_out_names(path: Path) -> set[str]:

@@ -133,7 +133,8 @@ def fuse(
         progress.update("gaussians", 0.3 + 0.2 * i / len(posed), "appearance")
         attributes.append(head(posed.image(i), evidence[i].depth, confidence[i], evidence[i].residuals))
         if config.frugal:
-            evidence[i] = replace(evidence[i], residuals=evidence[i].residuals[:0])
+            nothing = evidence[i].residuals.new_zeros(1, 1, 1).expand_as(evidence[i].residuals)  # one number for all
+            evidence[i] = replace(evidence[i], residuals=nothing)
     shell = None
     if config.shell:
         trust = [e.trust for e in evidence]

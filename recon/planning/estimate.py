@@ -64,12 +64,16 @@ class Plan:
     def total_s(self) -> float:
         return sum(value for value in self.seconds.values() if value is not None)
 
-    @property
-    def sentence(self) -> str:
-        """For a person."""
-        unknown = [name for name, value in self.seconds.items() if value is None]
-        minutes = self.total_s / 60
-        time = f"{self.total_s:.0f} seconds" if self.total_s < 120 else f"{minutes:.0f} minutes"
+    def sentence(self, ready: Sequence[str] = ()) -> str:
+        """For a person.
+
+        Args:
+            ready: stages whose result is in the cache.
+        """
+        left = {name: value for name, value in self.seconds.items() if name not in ready}
+        unknown = [name for name, value in left.items() if value is None]
+        total_s = sum(value for value in left.values() if value is not None)
+        time = f"{total_s:.0f} seconds" if total_s < 120 else f"{total_s / 60:.0f} minutes"
         rest = f", and {' and '.join(unknown)}, of which nothing is known yet" if unknown else ""
         chunks = ", in chunks" if self.chunked else ""
         return f"This will take about {time}{rest}, and {self.memory_bytes / GB:.1f} GB of memory{chunks}."

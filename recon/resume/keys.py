@@ -27,6 +27,11 @@ class StageKeys:
     result: str
     """Of everything in the output folder."""
 
+    def kept(self, polished: bool) -> dict[str, str]:
+        """Keys of the stages whose results are kept, in order."""
+        last = {"polish": self.polish} if polished else {"gaussians": self.gaussians}
+        return {"cameras": self.cameras, "depth": self.depth, **last}
+
 
 def stage_keys(views: Views, config: PipelineConfig, identity: str, device: str) -> StageKeys:
     """Make the keys of a run.

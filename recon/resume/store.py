@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -86,6 +86,18 @@ class StageStore:
         if worth(value):
             self._write(stage, key, value, notes)
         return value
+
+    def ready(self, keys: Mapping[str, str]) -> list[str]:
+        """Stages that need not run because their result, or that of a later one, is kept.
+
+        Args:
+            keys: stage -> key, in the order of a run.
+        """
+        if self.root is None:
+            return []
+        names = list(keys)
+        last = max((i for i, name in enumerate(names) if self._path(name, keys[name]).is_file()), default=-1)
+        return names[: last + 1]
 
     def _path(self, stage: str, key: str) -> Path:
         assert self.root is not None

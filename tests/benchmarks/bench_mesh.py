@@ -44,7 +44,9 @@ def reconstruct(name: str, options: argparse.Namespace) -> Path:
     out = options.work / name
     if not (out / "scene.ply").is_file():
         limits = ["--long-side", str(options.long_side), "--max-gaussians", str(options.max_gaussians), "--no-video", "--quiet"]
-        run_measured([sys.executable, "-m", "app.cli", "run", str(data_root() / name / "images"), "-o", str(out), *limits])
+        run_measured(
+            [sys.executable, "-m", "app.cli", "run", str(data_root() / name / "images"), "-o", str(out), "--no-resume", *limits]
+        )
     return out
 
 

@@ -103,7 +103,7 @@ def time_run(name: str, photos: int) -> dict:
     files = sorted((data_root() / name / "images").glob("*.jpg"))
     picked = [files[round(i * (len(files) - 1) / (photos - 1))] for i in range(photos)]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "app.cli", "run", *map(str, picked), "-o", f"{folder}/out", "--quiet"]
+        command = [sys.executable, "-m", "app.cli", "run", *map(str, picked), "-o", f"{folder}/out", "--quiet", "--no-resume"]
         started = time.perf_counter()
         subprocess.run(command, check=True, cwd=ROOT)
         seconds = time.perf_counter() - started
