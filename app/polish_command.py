@@ -27,7 +27,7 @@ from recon.files import write_json_atomic
 from recon.fuse import Fused
 from recon.outputs import check_writable, move_into_place, photo_folder
 from recon.ply import write_ply
-from recon.polishing.choices import PolishConfig, PolishOptions
+from recon.polishing.choices import PolishConfig, PolishOptions, for_finished
 from recon.polishing.guard import Guarded, polish_guarded
 from recon.polishing.stage import report_entry, zoom_others, zoomed
 from recon.posed import PosedViews
@@ -105,7 +105,7 @@ def polish_scene(arguments: PolishArguments) -> int:
     check_belongs(found, found.inputs, rasterizer)
     posed = found.posed(found.inputs, arguments.long_side)
     start = Fused(gaussians=found.scene.gaussians, shell_count=_shell_count(found))
-    config = PolishConfig(options=arguments.options, max_gaussians=arguments.max_gaussians)
+    config = for_finished(PolishConfig(options=arguments.options, max_gaussians=arguments.max_gaussians))
     began = time.perf_counter()
 
     def given(indices: Sequence[int]) -> Fused:
@@ -113,8 +113,9 @@ def polish_scene(arguments: PolishArguments) -> int:
 
     with shown_progress(quiet=arguments.quiet or arguments.json) as progress:
         guarded = polish_guarded(
-            given, posed, arguments.seconds, config, rasterizer, progress, cameras_known=found.cameras_given, seed=arguments.seed
-        )
+            given, posed, arguments.seconds, config, rasterizer, progress, cameras_known=found.cameras_given, finished=True,
+            seed=arguments.seed,
+        )  # fmt: skip
         if guarded.partial:
             progress.resume()
         report = write_result(arguments, found, posed, guarded, rasterizer, time.perf_counter() - began)

@@ -75,6 +75,28 @@ def test_a_stage_that_harms_is_undone_and_says_so():
     assert verdict.psnr_after < verdict.psnr_before
 
 
+def test_a_finished_scene_may_forget_a_little_on_the_way_and_is_judged_at_the_end():
+    posed = capture_of(9)
+    given = Fused(gaussians=capture.worn(capture.true_scene()), shell_count=0)
+    result = guarded(posed, lambda indices: given, finished=True)
+    (verdict,) = result.verdicts
+    assert verdict.kept, verdict.note
+    assert verdict.psnr_after >= verdict.psnr_before
+    assert "joined the others and reached" in verdict.note
+
+
+def test_a_finished_scene_that_ends_worse_is_given_back():
+    posed = capture_of(9)
+    noise = torch.rand(9, capture.HEIGHT, capture.WIDTH, 3, generator=torch.Generator().manual_seed(0))
+    images = torch.stack([posed.image(i) if i == 4 else noise[i] for i in range(9)])
+    given = Fused(gaussians=capture.true_scene(), shell_count=0)
+    result = guarded(capture.posed_photos(images, posed.cameras), lambda indices: given, finished=True)
+    (verdict,) = result.verdicts
+    assert not verdict.kept
+    assert result.polished is None
+    assert torch.equal(result.fused.gaussians.means, given.gaussians.means)
+
+
 def test_below_eight_photos_halves_judge_each_other():
     posed = capture_of(5)
     asked: list[list[int]] = []

@@ -6,7 +6,7 @@ Does not: act.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .losses import LossConfig
 from .schedule import ScheduleConfig
@@ -58,3 +58,13 @@ def first_count(seconds: float) -> int:
 def default_count(seconds: float) -> int:
     """Gaussians that a polish of so many seconds can bring into shape on two cores."""
     return round(min(MOST_GAUSSIANS, 8_000 + 700 * seconds))
+
+
+def for_finished(config: PolishConfig) -> PolishConfig:
+    """What suits a scene that was optimised before: no small pictures, and steps that do not tear it apart first."""
+    schedule = config.schedule
+    calm = replace(
+        schedule, quarter_until=0.0, half_until=0.25, means_px=0.2 * schedule.means_px, color=0.3 * schedule.color,
+        scales=0.3 * schedule.scales, quats=0.5 * schedule.quats, opacities=0.4 * schedule.opacities,
+    )  # fmt: skip
+    return replace(config, schedule=calm)

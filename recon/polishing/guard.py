@@ -34,6 +34,9 @@ FALLEN_DB = 1.5
 """Guard photos that fall this far below their best end the polish there, early; less is the unrest of large steps and of
 Gaussians that were added a moment before."""
 
+FORGOTTEN_DB = 1.0
+"""What guard photos may lose, while they are left out, on a scene that was made with them: forgetting is not harm."""
+
 Start = Callable[[Sequence[int]], Fused]
 """Photos (indices) -> the scene that the stages before would have made of them alone."""
 
@@ -102,6 +105,7 @@ def polish_guarded(
     *,
     prediction: Prediction | None = None,
     cameras_known: bool = False,
+    finished: bool = False,
     seed: int = 0,
     observe: Callable[[Job], None] | None = None,
     timer: Callable[[], float] = time.perf_counter,
@@ -113,12 +117,14 @@ def polish_guarded(
 
     Args:
         start: makes the scene to begin with from some of the photos.
+        finished: ``start`` gives one scene, made with all photos, whatever it is asked for; guard photos then may lose a
+            little while they are left out, and the end is judged on them once more.
         observe: called after each step of the run on all photos (not of probes).
         timer: what the clock reads.
     """
     details = {"prediction": prediction, "cameras_known": cameras_known, "seed": seed, "progress": progress, "timer": timer}
     if choose_guards(len(posed)):
-        return _with_guards(start, posed, seconds, config, rasterizer, details, observe)
+        return _with_guards(start, posed, seconds, config, rasterizer, details, observe, finished)
     return _with_halves(start, posed, seconds, config, rasterizer, details, observe)
 
 
@@ -130,6 +136,7 @@ def _with_guards(
     rasterizer: Rasterizer,
     details: dict,
     observe: Callable[[Job], None] | None,
+    finished: bool,
 ) -> Guarded:
     guards = choose_guards(len(posed))
     others = [i for i in range(len(posed)) if i not in guards]
@@ -141,7 +148,7 @@ def _with_guards(
     for share in JUDGED_AT:
         partial = run_until(job, share, observe)
         after = _judged(job, guards)
-        if after >= best_psnr - TOLERANCE_DB:
+        if after >= (before - FORGOTTEN_DB if finished and not partial else best_psnr - TOLERANCE_DB):
             best, best_psnr, kept_at = finish(job, partial=partial), after, job.clock.share
         if partial or after < best_psnr - FALLEN_DB:
             break
@@ -153,6 +160,11 @@ def _with_guards(
         partial = run_until(job, 1.0, observe)
         best = finish(job, partial=partial)
         note += "; then they joined the others"
+        if finished:
+            best_psnr = _judged(job, guards)
+            note += f" and reached {best_psnr:.2f} dB"
+    if best_psnr < before - TOLERANCE_DB:
+        kept_at, after = 0.0, best_psnr
     verdict = Verdict(
         stage="polish", psnr_before=before, psnr_after=best_psnr if kept_at else after, kept=kept_at > 0,
         guards=tuple(posed.names[i] for i in guards), note=note if kept_at else f"{note}: polishing was undone",
