@@ -45,8 +45,9 @@ class PipelineConfig:
 
     long_side: int = 640
     """Working size: longest side of the photos in pixels. Photos are never enlarged."""
-    cameras: str = "sfm"
-    """'sfm' finds cameras with COLMAP; the name of a published network lets that one find them, 'network' the best on this
+    cameras: str = "auto"
+    """'auto' finds cameras with COLMAP, trying cheap ways first and richer ones until the evidence is strong; 'sfm' tries the
+    cheap ways only; the name of a published network lets that one find them, 'network' the best on this
     machine; otherwise a path to a COLMAP model, transforms.json or cameras.json, which are kept exactly."""
     model: str = "auto"
     """Depth network: 'mini' is built in; published ones go by name (da3-small, da3-base, vggt, anysplat, pi3, yonosplat: see

@@ -19,8 +19,11 @@ from typing import Any
 import torch
 
 from . import lens, photos, upright
-from .cameras import camera_files, sfm
+from .cameras import camera_files
+from .cameras.auto import CameraCandidate
+from .cameras.auto import find_cameras as search
 from .cameras.predicted import cameras_by_network
+from .cameras.recipes import LADDER, QUICK
 from .cameras.result import FOUND, SfmResult
 from .capture.known import KnownDistance, apply_distance
 from .config import PipelineConfig
@@ -288,9 +291,15 @@ def search_cameras(
     views: Views, config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress
 ) -> SfmResult:
     """Find or load cameras, at the scale they come with."""
-    if config.cameras == "sfm":
-        solved = sfm.run_sfm(views, progress=progress, seed=config.seed)
-        ledger.choices["cameras"] = {"source": "sfm", "attempts": list(solved.attempts)}
+    if config.cameras in ("auto", "sfm"):
+        auto = config.cameras == "auto"
+        others = network_candidates(tools, device) if auto else ()
+        ladder = LADDER if auto else QUICK
+        solved = search(views, progress=progress, seed=config.seed, ladder=ladder, others=others)
+        chosen = next(one["tried"] for one in solved.attempts if one.get("chosen"))
+        source = "network" if chosen in [one.name for one in others] else "sfm"
+        ledger.choices["cameras"] = {"source": source, "chosen": chosen, "attempts": list(solved.attempts)}
+        ledger.warnings += solved.warnings
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     if config.cameras in tools.camera_models:
         network = tools.load_camera_predictor(config.cameras, device=device)
@@ -300,6 +309,15 @@ def search_cameras(
     progress.update("cameras", 0.0, "reading cameras")
     ledger.choices["cameras"] = {"source": str(config.cameras)}
     return camera_files.load_cameras(Path(config.cameras), views)
+
+
+def network_candidates(tools: Tools, device: str) -> tuple[CameraCandidate, ...]:
+    """The best network on this machine, asked when structure from motion gives no strong evidence."""
+
+    def ask(views: Views, progress: Progress) -> SfmResult:
+        return cameras_by_network(views, tools.load_camera_predictor("network", device=device).predict_views, progress)
+
+    return (CameraCandidate(name="network", find=ask),) if "network" in tools.camera_models else ()
 
 
 def keep_points_of(solved: SfmResult, used: Sequence[int]) -> SfmResult:

@@ -173,7 +173,7 @@ def test_script_renders_the_shipped_photo_again(sample_photos):
 @pytest.mark.slow
 def test_structure_from_motion_finds_the_true_cameras(sample_photos):
     from recon.alignment import sim3_align
-    from recon.cameras.sfm import run_sfm
+    from recon.cameras.auto import run_sfm
     from recon.progress import Progress
 
     views = open_photos(sample_photos, long_side=640).views

@@ -18,11 +18,12 @@ import torch
 from sfm_scene import DISTORTION, FOCAL_PX, Truth, write_room_photos
 
 from recon.alignment import sim3_align
+from recon.cameras.auto import run_sfm
 from recon.cameras.camera_files import load_cameras
 from recon.cameras.colmap_models import write_colmap_model
-from recon.cameras.features import EXHAUSTIVE_UP_TO, Features, choose_pairs
+from recon.cameras.features import Features
+from recon.cameras.pairs import choose_pairs
 from recon.cameras.result import SfmResult
-from recon.cameras.sfm import run_sfm
 from recon.config import Holdout
 from recon.errors import CannotReconstruct, UserError
 from recon.photos import open_photos
@@ -165,7 +166,7 @@ def test_no_child_outlives_a_stopped_parent(room, tmp_path, how):
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from recon.cameras.sfm import run_sfm
+        from recon.cameras.auto import run_sfm
         from recon.photos import open_photos
         from recon.progress import Progress
         views = open_photos([Path(p) for p in sys.argv[2:]], long_side=320).views
@@ -267,11 +268,11 @@ def test_pairs_of_a_large_capture_follow_the_features():
     generator = np.random.default_rng(0)
     shared = generator.integers(0, 255, (80, 128)).astype(np.uint8)
     features = [_random_features(generator, [shared] if i in (0, 39) else []) for i in range(40)]
-    pairs = choose_pairs(features)
+    pairs = choose_pairs(features, exhaustive_up_to=16)
     assert (0, 39) in pairs
     assert all((i, i + 1) in pairs for i in range(39))
     assert len(pairs) < 40 * 13 < 40 * 39 / 2
-    assert len(choose_pairs(features[:EXHAUSTIVE_UP_TO])) == EXHAUSTIVE_UP_TO * (EXHAUSTIVE_UP_TO - 1) // 2
+    assert len(choose_pairs(features[:16], exhaustive_up_to=16)) == 16 * 15 // 2
 
 
 @pytest.mark.slow

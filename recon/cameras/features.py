@@ -1,47 +1,41 @@
-"""Local features of photos, and which photos are worth comparing.
+"""Local features of photos.
 
-Input: ``Views``. Output: SIFT keypoints with descriptors at a common size, and pairs of photos.
-Does not: match pairs fully, verify geometry, or find cameras (``recon.cameras.sfm`` does).
+Input: ``Views``. Output: keypoints with SIFT descriptors. Does not: match them, or find cameras.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
-from ..photos import working_size
 from ..progress import Progress
 from ..records import View, Views
+from .child_process import run_child
+from .recipes import FeatureKind
 
-MIN_FEATURE_SIDE, MAX_FEATURE_SIDE = 640, 1600
-"""Features are found at the working size, but at no less and no more than this longest side (and never enlarged)."""
-MAX_FEATURES = 2048
-"""Strongest features kept per photo; matching costs their square."""
-CONTRAST, EDGE = 0.02, 10.0
-"""SIFT detection thresholds: least contrast, greatest ratio of principal curvatures."""
-EXHAUSTIVE_UP_TO = 16
-"""Captures of up to this many photos are matched all against all."""
-PROBES = 192
-"""Features of largest scale per photo, on which pairs are judged before they are matched fully."""
-PARTNERS, FOLLOWERS = 10, 3
-"""Every photo is matched with its best partners by probes and with the next photos in name order: linear in the photos."""
-MAX_RATIO = 0.8
-"""Greatest ratio of the angles to the nearest and the second nearest descriptor (Lowe 2004, section 7.1)."""
+EDGE = 10.0
+"""Greatest ratio of principal curvatures of a feature."""
+MIN_SIDE = 16
+"""Photos are not looked at smaller than this, pixels."""
+MASK_MARGIN_PX = 4
+"""Features this close to a masked pixel are left out: their descriptors would see what is masked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
     """SIFT features of one photo."""
 
-    keypoints_px: Float[np.ndarray, "N 4"]
-    """x, y in pixels of (width, height), centres at +0.5; scale in pixels; angle in radians."""
+    keypoints_px: Float[np.ndarray, "N C"]
+    """x, y in pixels of (width, height), centres at +0.5; then scale in pixels and angle in radians, or the four numbers of an
+    affine shape."""
     descriptors: UInt8[np.ndarray, "N 128"]
     """RootSIFT times 512, the scaling COLMAP keeps."""
     rgb: UInt8[np.ndarray, "N 3"]
@@ -51,22 +45,63 @@ class Features:
     height: int
     """Height of the image the features were found in."""
 
+    @property
+    def scales_px(self) -> Float[np.ndarray, " N"]:
+        """Size of each feature."""
+        if self.keypoints_px.shape[1] == 4:
+            return self.keypoints_px[:, 2]
+        shape = self.keypoints_px[:, 2:].reshape(-1, 2, 2).astype(np.float64)
+        return np.sqrt(np.abs(np.linalg.det(shape)))
 
-def feature_size(view: View) -> tuple[int, int]:
+
+def feature_size(view: View, kind: FeatureKind) -> tuple[int, int]:
     """Size at which features of a photo are found."""
-    side = min(max(max(view.width, view.height), MIN_FEATURE_SIDE), MAX_FEATURE_SIDE)
-    return working_size(view.original_width, view.original_height, side)
+    width, height = view.original_width, view.original_height
+    scale = kind.side / max(width, height)
+    if not kind.enlarge:
+        scale = min(1.0, scale)
+    return max(MIN_SIDE, round(width * scale)), max(MIN_SIDE, round(height * scale))
 
 
-def find_features(view: View) -> Features:
-    """Detect SIFT features, the strongest first up to ``MAX_FEATURES``, described by RootSIFT.
+def read_photo(view: View, kind: FeatureKind) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode a photo at the size its features are found at; ``View.decode`` itself never enlarges well, so that is done here."""
+    width, height = feature_size(view, kind)
+    image = view.decode(min(width, view.original_width), min(height, view.original_height))
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    return image
+
+
+def usable_rows(view: View, keypoints: Float[np.ndarray, "N C"], width: int, height: int) -> np.ndarray:
+    """Which keypoints lie on pixels that count, with a margin."""
+    counted = view.counted(width, height)
+    if counted is None:
+        return np.ones(len(keypoints), bool)
+    side = 2 * MASK_MARGIN_PX + 1
+    kept = cv2.erode(counted.numpy().astype(np.uint8), np.ones((side, side), np.uint8), borderValue=1).astype(bool)
+    x, y = np.clip(keypoints[:, :2].astype(np.int64), 0, [width - 1, height - 1]).T
+    return kept[y, x]
+
+
+def make_features(view: View, image: np.ndarray, keypoints: np.ndarray, descriptors: np.ndarray) -> Features:
+    """Drop what is masked and take the colours."""
+    height, width = image.shape[:2]
+    rows = usable_rows(view, keypoints, width, height)
+    keypoints, descriptors = keypoints[rows], descriptors[rows]
+    at = np.clip(keypoints[:, :2].astype(np.int64), 0, [width - 1, height - 1])
+    return Features(keypoints_px=keypoints, descriptors=descriptors, rgb=image[at[:, 1], at[:, 0]], width=width, height=height)
+
+
+def find_features(view: View, kind: FeatureKind) -> Features:
+    """Detect SIFT features, the strongest first, described by RootSIFT.
 
     Source: Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004; Arandjelovic and Zisserman,
     "Three things everyone should know to improve object retrieval", CVPR 2012, section 2 (square root of L1 norm).
     """
-    width, height = feature_size(view)
-    image = view.decode(width, height)
-    detector = cv2.SIFT.create(nfeatures=MAX_FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE, enable_precise_upscale=True)
+    image = read_photo(view, kind)
+    detector = cv2.SIFT.create(
+        nfeatures=kind.most, contrastThreshold=kind.contrast, edgeThreshold=EDGE, enable_precise_upscale=True
+    )
     found, raw = detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
     if raw is None or not len(found):
         keypoints, descriptors = np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8)
@@ -75,76 +110,55 @@ def find_features(view: View) -> Features:
         keypoints = np.array([(k.pt[0] + 0.5, k.pt[1] + 0.5, k.size / 2, np.deg2rad(k.angle)) for k in found], np.float32)
         root = np.sqrt(raw / np.maximum(np.abs(raw).sum(axis=1, keepdims=True), 1e-9))
         descriptors = np.clip(np.round(root * 512.0), 0, 255).astype(np.uint8)
-    order = np.argsort(-keypoints[:, 2], kind="stable")[:MAX_FEATURES] if len(keypoints) > MAX_FEATURES else slice(None)
-    keypoints, descriptors = keypoints[order], descriptors[order]
-    at = np.clip(keypoints[:, :2].astype(np.int64), 0, [width - 1, height - 1])
-    return Features(keypoints_px=keypoints, descriptors=descriptors, rgb=image[at[:, 1], at[:, 0]], width=width, height=height)
+    order = np.argsort(-keypoints[:, 2], kind="stable")[: kind.most] if len(keypoints) > kind.most else slice(None)
+    return make_features(view, image, keypoints[order], descriptors[order])
 
 
-def find_all_features(views: Views, progress: Progress, *, share: float) -> list[Features]:
-    """Find features of every photo on all cores, stopping at once when cancelled.
+def find_all_features(
+    views: Views, kind: FeatureKind, folder: Path, progress: Progress, tell: Callable[[float, str], None]
+) -> list[Features]:
+    """Find features of every photo, stopping at once when cancelled.
 
     Args:
         views: photos.
-        progress: told about the stage "cameras", from 0 to ``share``.
-        share: the part of the stage that this step takes.
+        folder: job folder, for detectors that run in a process of their own.
+        progress: asked whether to stop.
+        tell: told the share that is done, and what is being done.
     """
+    if kind.detector == "affine":
+        return _find_affine_features(views, kind, folder, progress, tell)
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        futures = [pool.submit(find_features, view) for view in views]
+        futures = [pool.submit(find_features, view, kind) for view in views]
         features = []
         for done, future in enumerate(futures, start=1):
             features.append(future.result())
-            progress.update("cameras", share * done / len(futures), f"features {done}/{len(futures)}")
+            tell(done / len(futures), f"features {done}/{len(futures)}")
         return features
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def probe_scores(features: Sequence[Features]) -> np.ndarray:
-    """Count mutual nearest neighbours that pass the ratio test among the largest-scale features of every two photos.
-
-    Large features are few, stable and seen from afar, so a handful of matches among them foretells a useful pair.
-    Source: Wu, "Towards linear-time incremental structure from motion", 3DV 2013, section 3 (preemptive matching).
-
-    Returns:
-        int ``V V``, symmetric, zero diagonal.
-    """
-    probes = []
-    for one in features:
-        largest = np.argsort(-one.keypoints_px[:, 2], kind="stable")[:PROBES]
-        chosen = torch.from_numpy(one.descriptors[largest].astype(np.float32))
-        probes.append(chosen / chosen.norm(dim=1, keepdim=True).clamp_min(1e-9))
-    scores = np.zeros((len(probes), len(probes)), np.int64)
-    for i, first in enumerate(probes):
-        for j in range(i):
-            second = probes[j]
-            if min(len(first), len(second)) < 2:
-                continue
-            similarity = first @ second.T
-            best, index = similarity.topk(2, dim=1)
-            back = similarity.argmax(dim=0)
-            angle = torch.arccos(best.clamp(-1.0, 1.0))
-            mutual = back[index[:, 0]] == torch.arange(len(first))
-            scores[i, j] = scores[j, i] = int((mutual & (angle[:, 0] < MAX_RATIO * angle[:, 1])).sum())
-    return scores
+def _find_affine_features(
+    views: Views, kind: FeatureKind, folder: Path, progress: Progress, tell: Callable[[float, str], None]
+) -> list[Features]:
+    """COLMAP's affine features, in its process, a few photos at a time so that few pixels are held at once."""
+    features: list[Features] = []
+    batch = max(1, min(8, len(views)))
+    for start in range(0, len(views), batch):
+        chosen = list(views)[start : start + batch]
+        images = [read_photo(view, kind) for view in chosen]
+        grey = {f"image_{i}": cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for i, image in enumerate(images)}
+        job = {"count": np.array(len(chosen)), "most": np.array(kind.most), "peak": np.array(kind.contrast), **grey}
+        show = partial(_show_affine, tell, start, len(chosen), len(views))
+        found = run_child("features", folder, job, progress=progress, on_news=show)
+        features += [
+            make_features(view, image, found[f"keypoints_{i}"], found[f"descriptors_{i}"])
+            for i, (view, image) in enumerate(zip(chosen, images, strict=True))
+        ]
+    return features
 
 
-def choose_pairs(features: Sequence[Features]) -> list[tuple[int, int]]:
-    """Choose which photos to match: all pairs of a small capture, else each photo with its best partners and its followers.
-
-    The partners are those whose largest features agree most; the followers hold a walk together where features fail.
-
-    Returns:
-        Pairs (i, j) with i < j, sorted.
-    """
-    count = len(features)
-    if count <= EXHAUSTIVE_UP_TO:
-        return [(i, j) for i in range(count) for j in range(i + 1, count)]
-    scores = probe_scores(features)
-    pairs: set[tuple[int, int]] = set()
-    for i in range(count):
-        partners = [int(j) for j in np.argsort(-scores[i], kind="stable") if j != i][:PARTNERS]
-        partners += range(i + 1, min(i + 1 + FOLLOWERS, count))
-        pairs |= {(min(i, j), max(i, j)) for j in partners}
-    return sorted(pairs)
+def _show_affine(tell: Callable[[float, str], None], start: int, count: int, photos: int, item: dict) -> None:
+    done = start + count * item["fraction"]
+    tell(done / photos, f"features {done:.0f}/{photos}")

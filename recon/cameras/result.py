@@ -43,6 +43,8 @@ class SfmResult:
     """What was tried, in order, and which attempt was chosen."""
     observations_px: Float[Tensor, "O 2"] | None = None
     """Where, in pixels of the original size, one row per True of ``visibility`` in row-major order; None when unknown."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the photos, in sentences for the person who took them, each with a remedy."""
 
     def __post_init__(self) -> None:
         count = int(self.visibility.sum())

@@ -1,0 +1,113 @@
+"""`recon eval cameras`: how close cameras found from photos are to reference cameras.
+
+Input: photos and a file of reference cameras. Output: a table or JSON.
+Does not: change anything.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from recon.cameras.auto import find_cameras
+from recon.cameras.camera_files import load_cameras
+from recon.cameras.recipes import LADDER, QUICK
+from recon.cameras.result import blank_cameras
+from recon.cameras.scoring import evenly_spread, score_cameras
+from recon.errors import CannotReconstruct, UserError
+from recon.files import write_json_atomic
+from recon.photos import open_photos
+from recon.progress import Progress
+from recon.records import Cameras, Views
+
+from .console import Quiet, answer, say, shown_progress
+
+WAYS = {"auto": LADDER, "sfm": QUICK}
+"""Ways of finding cameras that can be scored; anything else is a file."""
+COLUMNS = ("auc5", "auc10", "auc30", "focal_error", "ate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalCamerasArguments:
+    """Score cameras against a reference: area under the recall curve of pairwise errors up to 5, 10 and 30 degrees (the larger of
+    rotation and translation direction, a photo that was not placed misses), focal lengths, and centres after a similarity."""
+
+    photos: tyro.conf.Positional[Path]
+    """Folder of the photos."""
+    reference: Path
+    """Reference cameras: COLMAP model, transforms.json or cameras.json. Photos it does not name are used but not scored."""
+    cameras: str = "auto"
+    """'auto' or 'sfm' finds cameras as `recon run` does; otherwise a file of cameras to score."""
+    subsets: tuple[int, ...] = ()
+    """Also find cameras for so many photos, evenly spread among those of the reference, for example 3 6 12."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """JSON file for the scores."""
+    seed: int = 0
+    """Seed of everything random."""
+    quiet: Quiet = False
+    """Show no progress."""
+    json: Quiet = False
+    """Print the scores as one JSON object on stdout."""
+
+
+def evaluate_cameras(arguments: EvalCamerasArguments) -> int:
+    """Run `recon eval cameras`."""
+    small = [count for count in arguments.subsets if count < 2]
+    if small:
+        raise UserError(f"--subsets {small[0]}: cameras need at least two photos.", "Give numbers of 2 or more.")
+    views = open_photos(arguments.photos, long_side=640).views
+    reference = load_cameras(arguments.reference, views).cameras
+    known = torch.nonzero(reference.registered_mask)[:, 0].tolist()
+    if len(known) < 2:
+        raise UserError(f"{arguments.reference} has cameras for {len(known)} of the photos.", "At least two are needed to compare.")
+    given = None if arguments.cameras in WAYS else load_cameras(Path(arguments.cameras), views).cameras
+    chosen = [list(range(len(views))), *(evenly_spread(known, count) for count in arguments.subsets if count < len(known))]
+    rows = []
+    with shown_progress(quiet=arguments.quiet or arguments.json) as progress:
+        for photos in chosen:
+            scored = None if given is None else given.select(photos)
+            rows.append(score_choice(views.select(photos), reference.select(photos), scored, arguments, progress))
+    result = {"photos": str(arguments.photos), "reference": str(arguments.reference), "cameras": arguments.cameras, "scores": rows}
+    if arguments.out is not None:
+        write_json_atomic(arguments.out, result)
+    if arguments.json:
+        answer(json.dumps(result, indent=2))
+    else:
+        show(rows)
+    return 0
+
+
+def score_choice(
+    views: Views, reference: Cameras, given: Cameras | None, arguments: EvalCamerasArguments, progress: Progress
+) -> dict[str, Any]:
+    """Find the cameras of some photos, unless they are given, and score them; photos without any score nothing."""
+    if given is not None:
+        return {"given": len(views), **score_cameras(given, reference).plain(), "seconds": 0.0}
+    started = time.perf_counter()
+    try:
+        solved = find_cameras(views, progress=progress, seed=arguments.seed, ladder=WAYS[arguments.cameras])
+        found, told = solved.cameras, {"attempts": list(solved.attempts), "warnings": list(solved.warnings)}
+    except CannotReconstruct as error:
+        found, told = blank_cameras(views), {"attempts": [], "warnings": [str(error)]}
+    seconds = time.perf_counter() - started
+    return {"given": len(views), **score_cameras(found, reference).plain(), "seconds": round(seconds, 2), **told}
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the table, and what is wrong with the photos."""
+    table = Table("photos given", "placed of known", *COLUMNS, "seconds")
+    for row in rows:
+        numbers = ["-" if row[name] is None else f"{row[name]:.4f}" for name in COLUMNS]
+        table.add_row(str(row["given"]), f"{row['placed']} of {row['photos']}", *numbers, f"{row['seconds']:.1f}")
+    Console().print(table)
+    for row in rows:
+        for sentence in row.get("warnings", ()):
+            say(f"{row['given']} photos: {sentence}")

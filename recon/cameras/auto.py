@@ -1,0 +1,241 @@
+"""Cameras, best of what works: cheap ways first, richer ones until the evidence is strong.
+
+Input: ``Views``. Output: ``SfmResult`` with everything that was tried and why.
+Does not: know how an attempt is made, or trust what a solver says about itself: all attempts are judged on the same matches.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import CannotReconstruct, UserError
+from ..progress import Progress
+from ..records import Views
+from .child_process import job_folder_in
+from .diagnosis import diagnose, refusal
+from .evidence import LEAST_SHARE, Evidence, judge
+from .recipes import LADDER, QUICK, MatchKind, Recipe
+from .result import SfmResult
+from .sfm import Attempt, Workbench
+
+logger = logging.getLogger(__name__)
+
+FIRST_SHARE = 0.85
+"""Part of the stage "cameras" that the first attempt takes; each later one takes half of what remains."""
+ENOUGH_SCORE = 0.8
+"""With every photo placed and this score, nothing more is tried once dense features had their turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraCandidate:
+    """Cameras from elsewhere, a network say, that compete with structure from motion when its evidence is not strong."""
+
+    name: str
+    """For the report."""
+    find: Callable[[Views, Progress], SfmResult]
+    """Raises ``UserError`` when it cannot; the reason is reported and the others compete on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """An attempt with its evidence."""
+
+    name: str
+    attempt: Attempt
+    evidence: Evidence | None
+    """None when no cameras came of it."""
+    seconds: float
+    note: str = ""
+
+    @property
+    def score(self) -> float:
+        return -1.0 if self.evidence is None else self.evidence.score
+
+    def report(self) -> dict[str, Any]:
+        """Numbers and reasons, plain."""
+        told: dict[str, Any] = {"tried": self.name, "placed": 0, "points": 0, "seconds": round(self.seconds, 2)}
+        if self.evidence is not None and self.attempt.result is not None:
+            told |= {
+                "placed": self.evidence.placed,
+                "points": len(self.attempt.result.points_world),
+                "models": [len(model) for model in self.attempt.models],
+                "reprojection_error_px": round(self.attempt.result.reprojection_error_px, 3),
+                "explained_matches": int(self.evidence.explained.sum()) // 2,
+                "agreement": round(self.evidence.agreement, 4),
+                "angle_deg": round(self.evidence.angle_deg, 2),
+                "focal_over_long_side": [round(ratio, 3) for ratio in self.evidence.focal_ratio],
+                "score": round(self.score, 4),
+                "weak": self.evidence.weaknesses(),
+            }
+        if self.note:
+            told["note"] = self.note
+        return told
+
+
+def judged(name: str, attempt: Attempt, bench: Workbench, seconds: float, note: str = "") -> Tried:
+    """Weigh an attempt against everything that was matched so far."""
+    evidence = None
+    if attempt.result is not None:
+        share = attempt.result.reprojection_error_px / attempt.image_side
+        evidence = judge(attempt.result.cameras, bench.all_matches(), error_share=share)
+    return Tried(name=name, attempt=attempt, evidence=evidence, seconds=seconds, note=note)
+
+
+def fits(recipe: Recipe, views: Views, bench: Workbench) -> bool:
+    """Whether a recipe can change anything for these photos within reasonable time."""
+    if not recipe.at_least <= len(views) <= recipe.at_most:
+        return False
+    if recipe.only == "focal unknown":
+        return any(view.focal_px is None for view in views)
+    if recipe.only == "lenses shared":
+        shared = len(np.unique(bench.camera_numbers(own_lenses=False))) < len(views)
+        return shared and all(view.intrinsics is None for view in views)
+    return True
+
+
+def nothing_left(kind: MatchKind, bench: Workbench, best: Tried | None) -> bool:
+    """Whether all photos that ``kind`` ties together are placed well, so that only other matches could do more."""
+    if kind not in bench.matches:
+        return False
+    if not len(bench.matches[kind].pairs):
+        return True
+    if best is None or best.evidence is None:
+        return False
+    tied = bench.matches[kind].groups(len(bench.views))[0]
+    others = [words for words in best.evidence.weaknesses() if "not placed" not in words]
+    return best.evidence.placed >= len(tied) and not others
+
+
+def is_enough(bench: Workbench, best: Tried | None) -> bool:
+    """Whether to stop though the evidence is not strong, after features of two kinds had their turn.
+
+    With photos left over, that is when the second kind tied no more photos together than the first: they belong elsewhere.
+    """
+    kinds = [kind for kind in bench.matches if not kind.own_lenses]
+    if best is None or best.evidence is None or len(kinds) < 2:
+        return False
+    if best.evidence.placed == len(bench.views):
+        return best.score >= ENOUGH_SCORE
+    tied = [len(bench.matches[kind].groups(len(bench.views))[0]) for kind in kinds]
+    return tied[-1] <= max(tied[:-1]) and all(nothing_left(kind, bench, best) for kind in kinds)
+
+
+def climb(
+    ladder: Sequence[Recipe], others: Sequence[CameraCandidate], bench: Workbench, tell: Callable[[int, float, str], None]
+) -> list[Tried]:
+    """Try one recipe after another, then other sources, until the evidence is strong or nothing is left to try."""
+    tried: list[Tried] = []
+    for recipe in ladder:
+        best = max(tried, key=lambda one: one.score, default=None)
+        if is_enough(bench, best):
+            return tried
+        if not fits(recipe, bench.views, bench) or nothing_left(recipe.matching, bench, best):
+            continue
+        started, number, kinds = time.perf_counter(), len(tried), len(bench.matches)
+        attempt = bench.run(recipe, lambda done, words, number=number: tell(number, done, words))
+        if len(bench.matches) > kinds:  # more is known now, so everything is weighed again
+            tried = [judged(one.name, one.attempt, bench, one.seconds, one.note) for one in tried]
+        tried.append(judged(recipe.name, attempt, bench, time.perf_counter() - started))
+        logger.info("cameras: %s", tried[-1].report())
+        if tried[-1].evidence is not None and not tried[-1].evidence.weaknesses():
+            return tried
+    for candidate in others:
+        started = time.perf_counter()
+        tell(len(tried), 0.0, candidate.name)
+        try:
+            found, note = candidate.find(bench.views, bench.progress), ""
+        except UserError as error:
+            found, note = None, str(error)
+        side = float(np.mean([max(view.width, view.height) for view in bench.views]))
+        attempt = Attempt(result=found, models=() if found is None else (_placed(found),), image_side=side)
+        tried.append(judged(candidate.name, attempt, bench, time.perf_counter() - started, note))
+    return tried
+
+
+def _placed(result: SfmResult) -> tuple[int, ...]:
+    return tuple(torch.nonzero(result.cameras.registered_mask)[:, 0].tolist())
+
+
+def find_cameras(
+    views: Views,
+    *,
+    progress: Progress,
+    seed: int,
+    ladder: Sequence[Recipe] = LADDER,
+    others: Sequence[CameraCandidate] = (),
+    workdir: Path | None = None,
+) -> SfmResult:
+    """Find the cameras of photos: cheap ways first, richer ones until the evidence is strong; the best evidence wins.
+
+    Args:
+        views: photos; held-out ones take part.
+        progress: told about the stage "cameras"; cancelling ends COLMAP's process within a fraction of a second.
+        seed: of every random choice.
+        ladder: recipes in the order they are tried.
+        others: sources of cameras that are asked when no recipe gave strong evidence.
+        workdir: keeps jobs, databases and logs there; None uses a temporary folder.
+
+    Raises:
+        CannotReconstruct: no two photos could be placed; says why and what would help.
+        Cancelled: the job was asked to stop.
+    """
+    most = [0.0]
+
+    def tell(number: int, done: float, words: str) -> None:
+        before = 1.0 - (1.0 - FIRST_SHARE) * 0.5 ** (number - 1) if number else 0.0
+        span = (1.0 - before) * 0.5 if number else FIRST_SHARE
+        most[0] = max(most[0], min(0.98, before + span * done))
+        progress.update("cameras", most[0], words)
+
+    tell(0, 0.0, "features")
+    with job_folder_in(workdir) as folder:
+        bench = Workbench(views=views, folder=folder, progress=progress, seed=seed)
+        tried = climb(ladder, others, bench, tell)
+    best = max(tried, key=lambda one: one.score)
+    if best.attempt.result is None:
+        finding = refusal(bench.all_matches(), views, bench.compared)
+        raise CannotReconstruct(finding.reason, finding.remedy)
+    result = conclude(best, tried, bench)
+    progress.update("cameras", 1.0, f"{int(result.cameras.registered_mask.sum())} of {len(views)} photos placed")
+    return result
+
+
+def conclude(best: Tried, tried: Sequence[Tried], bench: Workbench) -> SfmResult:
+    """The chosen cameras without photos that contradict them, with the list of what was tried and what is wrong."""
+    result, evidence = best.attempt.result, best.evidence
+    assert result is not None
+    assert evidence is not None
+    registered = result.cameras.registered_mask
+    wrong = registered & torch.from_numpy((evidence.matched > 0) & (evidence.share < LEAST_SHARE))
+    attempts = [one.report() for one in tried]
+    chosen = attempts[list(tried).index(best)]
+    chosen["chosen"] = True
+    if bool(wrong.any()) and int((registered & ~wrong).sum()) >= 2:
+        kept = torch.nonzero(registered & ~wrong)[:, 0].tolist()
+        result = without(result, torch.nonzero(wrong)[:, 0].tolist()).observed_by(kept)
+        chosen["left_out"] = [bench.views[i].name for i in torch.nonzero(wrong)[:, 0].tolist()]
+    placed = result.cameras.registered_mask.tolist()
+    findings = diagnose(bench.all_matches(), bench.views, best.attempt.models, evidence, placed)
+    return replace(result, attempts=tuple(attempts), warnings=tuple(str(one) for one in findings))
+
+
+def without(result: SfmResult, photos: Sequence[int]) -> SfmResult:
+    """Take the cameras of some photos back: their matches contradict them."""
+    registered = result.cameras.registered_mask.clone()
+    T_world_cam = result.cameras.T_world_cam.clone()
+    registered[list(photos)] = False
+    T_world_cam[list(photos)] = torch.eye(4, dtype=T_world_cam.dtype)
+    return replace(result, cameras=replace(result.cameras, T_world_cam=T_world_cam, registered=registered))
+
+
+def run_sfm(views: Views, *, progress: Progress, seed: int, workdir: Path | None = None) -> SfmResult:
+    """Find cameras the quick way only; see ``find_cameras``."""
+    return find_cameras(views, progress=progress, seed=seed, ladder=QUICK, workdir=workdir)

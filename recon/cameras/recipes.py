@@ -1,0 +1,130 @@
+"""The ways of finding cameras that are tried, cheapest first.
+
+Output: ``Recipe`` records and their order. Does not: run them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from .matches import Matcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureKind:
+    """Which features, and in what size of the photo."""
+
+    detector: Literal["sift", "affine"]
+    """'sift' is fast; 'affine' adds affine shapes and descriptors pooled over domain sizes, many times slower."""
+    side: int
+    """Longest side of the photo when features are looked for, pixels."""
+    enlarge: bool
+    """Enlarge smaller photos to ``side``: fine texture then lies within the scales that SIFT describes."""
+    most: int
+    """Strongest features kept per photo; matching costs their square."""
+    contrast: float
+    """Least contrast of a feature, in the detector's own unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchKind:
+    """Features, and how they are matched: what a database holds."""
+
+    features: FeatureKind
+    exhaustive_up_to: int
+    """Captures of up to this many photos are matched all against all."""
+    guided: bool
+    """Look again along epipolar lines once a pair's geometry is known."""
+    own_lenses: bool = False
+    """Every photo has its own focal length and distortion, whatever EXIF says."""
+    matcher: Matcher | None = None
+    """Another source of matches; ``features`` and ``guided`` then do not matter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """When the mapper dares."""
+
+    init_min_tri_angle: float
+    """Degrees between rays of the first pair."""
+    init_min_num_inliers: int
+    abs_pose_min_num_inliers: int
+    """Points that must agree on where a photo was taken from."""
+    min_num_matches: int
+    two_view_points: bool
+    """Points that only two photos see are the least certain ones, but all that two photos alone can have."""
+
+
+STRICT = Thresholds(
+    init_min_tri_angle=16.0, init_min_num_inliers=100, abs_pose_min_num_inliers=30, min_num_matches=15, two_view_points=False
+)
+RELAXED = Thresholds(
+    init_min_tri_angle=4.0, init_min_num_inliers=30, abs_pose_min_num_inliers=15, min_num_matches=10, two_view_points=True
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One way of finding cameras."""
+
+    name: str
+    """For the report."""
+    matching: MatchKind
+    mapper: Literal["incremental", "global"] = "incremental"
+    thresholds: Thresholds = RELAXED
+    focal_ratio: float | None = None
+    """First guess of unknown focal lengths over the longest side; None takes 1.2."""
+    at_most: int = 10**6
+    """Captures of more photos leave this recipe out: it would take too long."""
+    at_least: int = 2
+    """Captures of fewer photos leave this recipe out: it needs more to work with."""
+    only: Literal["always", "focal unknown", "lenses shared"] = "always"
+    """Captures in which the recipe can change anything."""
+
+    def choice(self) -> dict[str, Any]:
+        """The mapper's part, plain."""
+        return {"mapper": self.mapper, "focal_ratio": self.focal_ratio, **vars(self.thresholds)}
+
+
+SIFT = FeatureKind(detector="sift", side=1200, enlarge=False, most=4096, contrast=0.02)
+DENSE_SIFT = FeatureKind(detector="sift", side=1600, enlarge=True, most=6144, contrast=0.008)
+AFFINE = FeatureKind(detector="affine", side=1200, enlarge=True, most=5000, contrast=0.004)
+
+PLAIN = MatchKind(features=SIFT, exhaustive_up_to=32, guided=False)
+DENSE = MatchKind(features=DENSE_SIFT, exhaustive_up_to=24, guided=False)
+GUIDED = replace(DENSE, guided=True)
+WARPED = MatchKind(features=AFFINE, exhaustive_up_to=16, guided=True)
+
+FEW, MANY = 12, 24
+"""Guided matching takes two seconds a pair, all pairs of so many photos a few minutes at most."""
+
+QUICK = (
+    Recipe(name="plain SIFT, strict thresholds", matching=PLAIN, thresholds=STRICT),
+    Recipe(name="plain SIFT, relaxed thresholds", matching=PLAIN),
+)
+"""Tried first, and alone when speed is all."""
+
+LADDER = (
+    *QUICK,
+    Recipe(name="plain SIFT, global mapping", matching=PLAIN, mapper="global", at_least=4),
+    Recipe(name="dense SIFT at 1600 px", matching=DENSE, at_least=FEW + 1, at_most=100),
+    Recipe(name="dense SIFT at 1600 px, global mapping", matching=DENSE, mapper="global", at_least=FEW + 1, at_most=100),
+    Recipe(name="dense SIFT at 1600 px, guided matching, strict thresholds", matching=GUIDED, thresholds=STRICT, at_most=FEW),
+    Recipe(name="dense SIFT at 1600 px, guided matching", matching=GUIDED, at_most=FEW),
+    *(
+        Recipe(
+            name=f"dense SIFT, guided matching, first focal length {ratio} times the longest side",
+            matching=GUIDED,
+            focal_ratio=ratio,
+            at_most=FEW,
+            only="focal unknown",
+        )
+        for ratio in (0.6, 2.2)
+    ),
+    Recipe(name="dense SIFT, guided matching, global mapping", matching=GUIDED, mapper="global", at_least=4, at_most=FEW),
+    Recipe(name="plain SIFT, own lens per photo", matching=replace(PLAIN, own_lenses=True), at_most=MANY, only="lenses shared"),
+    Recipe(name="affine shapes, pooled descriptors, guided matching", matching=WARPED, at_most=MANY),
+    Recipe(name="affine shapes, global mapping", matching=WARPED, mapper="global", at_least=4, at_most=MANY),
+)
+"""All that is tried, in order, until the evidence is strong."""
