@@ -55,6 +55,9 @@ def start(photos: Sequence[Path | str], out: Path | None, config: PipelineConfig
     if not photos:
         raise UserError("No photos were given.", "Name a folder of photos, or the photo files themselves.")
     check_choices(config)
+    if config.capture.masks is not None:  # the report names the folder for later commands, which may start elsewhere
+        masks = str(Path(config.capture.masks).expanduser().absolute())
+        config = dataclasses.replace(config, capture=dataclasses.replace(config.capture, masks=masks))
     paths = [Path(path).expanduser() for path in photos]
     return run_pipeline(paths[0] if len(paths) == 1 else paths, out, config, build_tools(), progress)
 
@@ -128,7 +131,7 @@ def build_tools() -> Tools:
     from render.trajectories import orbit
     from render.video import write_video
 
-    from .identity import identify
+    from .identity import identify, resolve_model
 
     return Tools(
         load_rasterizer=load_rasterizer,
@@ -139,6 +142,7 @@ def build_tools() -> Tools:
         load_camera_predictor=load_camera_predictor,
         camera_models=camera_models(),
         identify=identify,
+        resolve_model=resolve_model,
     )
 
 

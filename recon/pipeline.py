@@ -9,10 +9,8 @@ OUT folder written in one piece. Does not: know how networks or rasterisers work
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,12 @@ from .depth_range import choose_depth_range
 from .editing import strongest
 from .errors import CannotReconstruct, UserError
 from .files import plain
-from .fuse import Fused, SplatHead, default_budget, fuse
+from .fuse import Fused, default_budget, fuse
 from .fusing.recolor import recolor
 from .neighbours import choose_neighbours
 from .outputs import check_writable, write_outputs
+from .planning.estimate import fill_actual, kept_within, plan_run, remember
+from .planning.memory import FRUGAL_CACHE_BYTES
 from .polishing.choices import PolishConfig, first_count
 from .polishing.stage import run_polish, zoom_others, zoomed
 from .posed import PosedViews
@@ -45,79 +45,14 @@ from .records import Prediction, Rasterizer, Scene, Views
 from .resume.keys import stage_keys
 from .resume.out_format import finished_report
 from .resume.store import open_store
+from .run_records import Capture, Ledger, Result, Tools
 
 logger = logging.getLogger(__name__)
 
-DepthPredictor = Callable[[PosedViews, tuple[tuple[int, ...], ...], torch.Tensor, Progress], Prediction]
-"""(posed photos, neighbours per view, near and far per view, progress) -> depth with confidence."""
 MATCHING_VIEWS = 4
 """Neighbours against which a view's depth is swept."""
 SCORE_SIDE = 640
 """Long side at which held-out photos are scored."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tools:
-    """What the pipeline needs from other rooms; ``app.run`` fills it in."""
-
-    load_rasterizer: Callable[[str], Rasterizer]
-    load_predictor: Callable[..., DepthPredictor]
-    """(name, device=, weights=, random_seed=) -> predictor."""
-    load_splat_head: Callable[..., SplatHead]
-    """(device=, weights=, random_seed=) -> head."""
-    orbit: Callable[..., Any]
-    """(cameras, frames=) -> cameras around the scene."""
-    write_video: Callable[..., None]
-    """(path, iterator of uint8 frames, fps=)."""
-    load_camera_predictor: Callable[..., Any]
-    """(name, device=) -> network whose ``predict_views`` finds cameras."""
-    camera_models: tuple[str, ...] = ()
-    """Names ``load_camera_predictor`` knows."""
-    identify: Callable[[PipelineConfig, str], str] | None = None
-    """(config, device) -> digest of code, libraries and weights; without it nothing is kept for resuming."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run gives back."""
-
-    scene: Scene
-    report: dict
-    out: Path | None
-    """Folder that was written; None when nothing was asked for."""
-    repeated: bool = False
-    """True when the folder already held the result of this very run, so that nothing was done."""
-
-
-@dataclass
-class Ledger:
-    """What happened along the way, for the report."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    choices: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; a stage entered twice adds up."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-@dataclass(frozen=True, kw_only=True)
-class Capture:
-    """Photos with cameras, split into what may be used and what is scored."""
-
-    views: Views
-    """All readable photos, held-out ones included."""
-    solved: SfmResult
-    """Cameras of all photos at the original size; points seen by input photos alone."""
-    inputs: PosedViews
-    held_out: PosedViews
-    """Registered held-out photos at the scoring size."""
-    lost_held_out: tuple[str, ...]
-    """Held-out photos without a camera."""
 
 
 def run_pipeline(
@@ -147,6 +82,9 @@ def run_pipeline(
     store = open_store(identity is not None)
     found = look_at_photos(source, config, ledger, progress)
     keys = stage_keys(found.views, config, identity or "", device)
+    plan = plan_run(found.views, config, device, model=tools.resolve_model(config, device) if tools.resolve_model else None)
+    progress.say(plan.sentence(store.ready(keys.kept(config.polish > 0))))
+    config = kept_within(config, plan)
 
     def cameras() -> SfmResult:
         with ledger.stage("cameras"):
@@ -195,10 +133,13 @@ def run_pipeline(
     report["photos"] |= {"check": plain(found.check), "videos": found.videos}
     if config.polish > 0:
         report["quality_before_polish"] = summarize(before)
+    report["plan"] = plan.entry()
+    fill_actual(report)
     scene = Scene(gaussians=fused.gaussians, cameras=capture.inputs.cameras, provenance={"report": report})
     if out is not None:
         with ledger.stage("write"):
             write_outputs(out, capture, fused, report, ledger, config, tools, rasterizer, progress)
+    remember(found.views, config, device, plan, ledger.seconds, skip=store.resumed, model=ledger.choices.get("model"))
     return Result(scene=scene, report=report, out=out)
 
 
@@ -267,10 +208,11 @@ def place_photos(found: photos.PhotoSet, solved: SfmResult, config: PipelineConf
         )
     solved = keep_points_of(solved, used)
     scored = [i for i, v in enumerate(views) if registered[i] and v.holdout]
+    inputs = lens.posed_views(views, solved, used, long_side=config.long_side)
     return Capture(
         views=views,
         solved=solved,
-        inputs=lens.posed_views(views, solved, used, long_side=config.long_side),
+        inputs=replace(inputs, cache_bytes=FRUGAL_CACHE_BYTES) if config.fuse.frugal else inputs,
         held_out=lens.posed_views(views, solved, scored, long_side=SCORE_SIDE),
         lost_held_out=tuple(v.name for i, v in enumerate(views) if v.holdout and not registered[i]),
     )
