@@ -54,6 +54,7 @@ COMMANDS = {
     "batch": Command("one run for each sub-folder of a folder", "app.batch", "BatchArguments", "batch"),
     "polish": Command("optimise a scene further against its photos", "app.polish_command", "PolishArguments", "polish_scene"),
     "eval": Command("score a scene against photos", "app.eval_command", "EvalArguments", "evaluate"),
+    "eval cameras": Command("score cameras against a reference", "app.eval_cameras", "EvalCamerasArguments", "evaluate_cameras"),
     "render": Command("pictures of a scene from its cameras, or a video", "app.scene_commands", "RenderArguments", "render"),
     "export": Command("write a scene as another file, and check it", "app.export_command", "ExportArguments", "export"),
     "info": Command("what a scene is made of", "app.scene_commands", "InfoArguments", "info"),
@@ -80,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         sys.stdout.write(f"recon {__version__}\n")
         return 0
+    if " ".join(words[:2]) in COMMANDS:
+        words[:2] = [" ".join(words[:2])]
     if words[0] not in COMMANDS:
         sys.stderr.write(f"recon: no command {words[0]!r}; there are: {', '.join(COMMANDS)}\n")
         return EXIT_USAGE
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """Text of `recon --help`."""
-    lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: recon COMMAND ...",

@@ -25,7 +25,7 @@ def cameras_at(T_world_cam: np.ndarray) -> Cameras:
     count = len(T_world_cam)
     K = torch.tensor([[FOCAL_PX, 0, SIDE / 2], [0, FOCAL_PX, SIDE / 2], [0, 0, 1.0]], dtype=torch.float64)
     return Cameras(
-        T_world_cam=torch.from_numpy(np.asarray(T_world_cam, float)),
+        T_world_cam=torch.tensor(np.asarray(T_world_cam, float)),
         K=K.repeat(count, 1, 1),
         width=SIDE,
         height=SIDE,
