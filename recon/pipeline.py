@@ -139,7 +139,8 @@ def run_pipeline(
     if out is not None:
         with ledger.stage("write"):
             write_outputs(out, capture, fused, report, ledger, config, tools, rasterizer, progress)
-    remember(found.views, config, device, plan, ledger.seconds, skip=store.resumed, model=ledger.choices.get("model"))
+    ran = [*store.computed, "photos", "score", "write"]
+    remember(found.views, config, device, plan, ledger.seconds, ran=ran, model=ledger.choices.get("model"))
     return Result(scene=scene, report=report, out=out)
 
 

@@ -51,13 +51,13 @@ def test_experience_corrects_the_next_estimate(own_cache):
     views, config = some_views(12), PipelineConfig(model="mini")
     first = plan_run(views, config, "cpu", machine=REFERENCE)
     took = {name: 3.0 * value for name, value in first.seconds.items() if value is not None}
-    remember(views, config, "cpu", first, took, skip=["cameras"], model="mini")
+    remember(views, config, "cpu", first, took, ran=[name for name in took if name != "cameras"], model="mini")
     second = plan_run(views, config, "cpu", machine=REFERENCE)
     assert second.seconds["depth"] == pytest.approx(took["depth"])
     assert second.seconds["cameras"] == pytest.approx(first.seconds["cameras"]), "it came from the cache and taught nothing"
     assert second.learned_from == 1
     unknown = plan_run(views, replace(config, model="vggt"), "cpu", machine=REFERENCE)
-    remember(views, replace(config, model="vggt"), "cpu", unknown, {"depth": 40.0}, skip=[], model="vggt")
+    remember(views, replace(config, model="vggt"), "cpu", unknown, {"depth": 40.0}, ran=["depth"], model="vggt")
     assert plan_run(views, replace(config, model="vggt"), "cpu", machine=REFERENCE).seconds["depth"] == pytest.approx(40.0)
     (own_cache / "planning.json").write_text("{ broken")
     assert load_experience() == Experience()

@@ -208,16 +208,16 @@ def remember(
     plan: Plan,
     actual_s: dict[str, float],
     *,
-    skip: Sequence[str],
+    ran: Sequence[str],
     model: str | None,
 ) -> None:
     """Learn from a finished run for the next estimate.
 
     Args:
-        skip: stages that were found in the cache and taught nothing.
+        ran: stages that were computed; those found in the cache teach nothing.
         model: the depth network that ran.
     """
     chosen = model or config.model
     counted = work_seconds(views, config, chosen, plan.machine, chunked=plan.chunked)
-    ran = {name: actual_s[name] for name in counted if name in actual_s and name not in skip}
-    learn(counted, ran, {name: variant(name, config, chosen, device) for name in counted}, plan.machine)
+    took = {name: actual_s[name] for name in counted if name in actual_s and name in ran}
+    learn(counted, took, {name: variant(name, config, chosen, device) for name in counted}, plan.machine)
