@@ -74,3 +74,31 @@ def test_cameras_that_see_nothing_are_refused(folder, tmp_path, capsys):
     (tmp_path / "cameras.json").write_text(json.dumps(cameras))
     assert run(folder, "-o", str(tmp_path / "out"), "--cameras", str(tmp_path / "cameras.json")) == 2
     assert "see nothing of the scene" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_foreign_splat_file_with_cameras_is_polished(folder, tmp_path):
+    scene = tmp_path / "somebody.ply"
+    scene.write_bytes((folder / "scene" / "scene.ply").read_bytes())
+    out = tmp_path / "out"
+    cameras = str(folder / "scene" / "cameras.json")
+    words = ["--photos", str(folder / "photos"), "--cameras", cameras, "-o", str(out), "--seconds", "1", "--quiet"]
+    assert main(["polish", str(scene), *words]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["choices"]["polish"]["camera_changes"] == {}, "cameras given stay"
+    assert len(read_ply(out / "scene.ply")) == report["counts"]["gaussians"]
+
+
+def test_a_scene_with_nan_is_refused_in_words(folder, tmp_path, capsys):
+    import numpy as np
+
+    scene = tmp_path / "broken.ply"
+    data = bytearray((folder / "scene" / "scene.ply").read_bytes())
+    start = data.index(b"end_header\n") + len(b"end_header\n")
+    data[start : start + 4] = np.float32(np.nan).tobytes()
+    scene.write_bytes(bytes(data))
+    cameras = str(folder / "scene" / "cameras.json")
+    words = ["--photos", str(folder / "photos"), "--cameras", cameras, "-o", str(tmp_path / "out"), "--quiet"]
+    assert main(["polish", str(scene), *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "finite" in said or "NaN" in said
+    assert not (tmp_path / "out").exists()
