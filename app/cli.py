@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -119,6 +120,7 @@ def _guarded(command: Command, words: list[str]) -> int:
         signal.signal(signal.SIGTERM, _interrupt)  # a polite kill cleans up the way Ctrl-C does
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads sleep: spinning makes a busy machine crawl
     prefer_large_pages(LARGE_PAGES)
+    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")  # photos are judged by our own check, which says more
     if "--quiet" not in words:
         logging.getLogger("render.kernels").setLevel(logging.INFO)  # says when half a minute goes into compiling
     try:
