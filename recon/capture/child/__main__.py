@@ -105,7 +105,11 @@ def plain_text(error: BaseException) -> str:
 
 def frames(request: dict[str, Any], news: IO[str]) -> dict[str, Any]:
     """Choose and write frames of a video or animation."""
+    import cv2
+
     from ..video import extract_frames
+
+    cv2.setNumThreads(1)  # pictures this small are done before other threads wake
 
     def tell(share: float) -> None:
         set_alarm(request["seconds"])
