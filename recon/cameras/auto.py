@@ -73,7 +73,7 @@ class Tried:
                 "angle_deg": round(self.evidence.angle_deg, 2),
                 "focal_over_long_side": [round(ratio, 3) for ratio in self.evidence.focal_ratio],
                 "score": round(self.score, 4),
-                "weak": self.evidence.weaknesses(),
+                "weak": list(self.evidence.weaknesses().values()),
             }
         if self.note:
             told["note"] = self.note
@@ -110,8 +110,7 @@ def nothing_left(kind: MatchKind, bench: Workbench, best: Tried | None) -> bool:
     if best is None or best.evidence is None:
         return False
     tied = bench.matches[kind].groups(len(bench.views))[0]
-    others = [words for words in best.evidence.weaknesses() if "not placed" not in words]
-    return best.evidence.placed >= len(tied) and not others
+    return best.evidence.placed >= len(tied) and set(best.evidence.weaknesses()) <= {"placed", "angle"}
 
 
 def is_enough(bench: Workbench, best: Tried | None) -> bool:
@@ -145,7 +144,8 @@ def climb(
             tried = [judged(one.name, one.attempt, bench, one.seconds, one.note) for one in tried]
         tried.append(judged(recipe.name, attempt, bench, time.perf_counter() - started))
         logger.info("cameras: %s", tried[-1].report())
-        if tried[-1].evidence is not None and not tried[-1].evidence.weaknesses():
+        evidence = tried[-1].evidence
+        if evidence is not None and evidence.is_final:
             return tried
     for candidate in others:
         started = time.perf_counter()
@@ -199,8 +199,8 @@ def find_cameras(
     with job_folder_in(workdir) as folder:
         bench = Workbench(views=views, folder=folder, progress=progress, seed=seed)
         tried = climb(ladder, others, bench, tell)
-    best = max(tried, key=lambda one: one.score)
-    if best.attempt.result is None:
+    best = max(tried, key=lambda one: one.score, default=None)
+    if best is None or best.attempt.result is None:
         finding = refusal(bench.all_matches(), views, bench.compared)
         raise CannotReconstruct(finding.reason, finding.remedy)
     result = conclude(best, tried, bench)

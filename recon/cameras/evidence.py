@@ -69,26 +69,31 @@ class Evidence:
         weight = np.minimum(1.0, self.explained / ENOUGH) * (2.0 * self.share - 1.0)
         return float(weight.sum() / max(1, len(weight))) * min(1.0, self.angle_deg / PARALLAX_DEG)
 
-    def weaknesses(self) -> list[str]:
-        """What keeps these cameras from being taken at once; empty when the evidence is strong."""
-        found, photos = [], len(self.explained)
+    def weaknesses(self) -> dict[str, str]:
+        """What keeps these cameras from being taken at once, by kind; empty when the evidence is strong."""
+        found, photos, seen = {}, len(self.explained), self.matched > 0
         if self.placed < photos:
-            found.append(f"{photos - self.placed} of {photos} photos not placed")
-        seen = self.matched > 0
+            found["placed"] = f"{photos - self.placed} of {photos} photos not placed"
         thin = int((seen & (self.explained < STRONG_MATCHES)).sum())
         if thin:
-            found.append(f"{thin} photos held by fewer than {STRONG_MATCHES} matches")
+            found["thin"] = f"{thin} photos held by fewer than {STRONG_MATCHES} matches"
         if self.agreement < STRONG_AGREEMENT:
-            found.append(f"{1 - self.agreement:.0%} of the matches contradict the cameras")
-        elif (seen & (self.share < STRONG_SHARE)).any():
-            found.append(f"{int((seen & (self.share < STRONG_SHARE)).sum())} photos contradict many of their matches")
+            found["agreement"] = f"{1 - self.agreement:.0%} of the matches contradict the cameras"
+        doubtful = int((seen & (self.share < STRONG_SHARE)).sum())
+        if doubtful:
+            found["doubtful"] = f"{doubtful} photos contradict many of their matches"
         if self.angle_deg < STRONG_ANGLE_DEG:
-            found.append(f"rays meet at {self.angle_deg:.1f} degrees only")
+            found["angle"] = f"rays meet at {self.angle_deg:.1f} degrees only"
         if not (FOCAL_RANGE[0] <= self.focal_ratio[0] and self.focal_ratio[1] <= FOCAL_RANGE[1]):
-            found.append(f"focal lengths of {self.focal_ratio[0]:.2f} to {self.focal_ratio[1]:.2f} times the longest side")
+            found["focal"] = f"focal lengths of {self.focal_ratio[0]:.2f} to {self.focal_ratio[1]:.2f} times the longest side"
         if self.error_share > STRONG_ERROR_SHARE:
-            found.append(f"points miss their pixels by {self.error_share:.2%} of the longest side")
+            found["error"] = f"points miss their pixels by {self.error_share:.2%} of the longest side"
         return found
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no other way of finding cameras could do better: a small angle lies in the photos, not in the solver."""
+        return set(self.weaknesses()) <= {"angle"}
 
 
 def straight_rays(cameras: Cameras, view: int, px: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 3"]:

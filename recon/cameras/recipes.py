@@ -88,26 +88,31 @@ class Recipe:
 
 
 SIFT = FeatureKind(detector="sift", side=1200, enlarge=False, most=4096, contrast=0.02)
+LEAN_SIFT = replace(SIFT, most=2500)
 DENSE_SIFT = FeatureKind(detector="sift", side=1600, enlarge=True, most=6144, contrast=0.008)
 AFFINE = FeatureKind(detector="affine", side=1200, enlarge=True, most=5000, contrast=0.004)
 
-PLAIN = MatchKind(features=SIFT, exhaustive_up_to=32, guided=False)
+PLAIN = MatchKind(features=SIFT, exhaustive_up_to=16, guided=False)
+LEAN = MatchKind(features=LEAN_SIFT, exhaustive_up_to=16, guided=False)
 DENSE = MatchKind(features=DENSE_SIFT, exhaustive_up_to=24, guided=False)
 GUIDED = replace(DENSE, guided=True)
 WARPED = MatchKind(features=AFFINE, exhaustive_up_to=16, guided=True)
 
-FEW, MANY = 12, 24
-"""Guided matching takes two seconds a pair, all pairs of so many photos a few minutes at most."""
+FEW, SOME, MANY = 12, 16, 24
+"""Guided matching takes two seconds a pair, so only few photos can afford it; some can afford 4096 features, not many."""
 
 QUICK = (
-    Recipe(name="plain SIFT, strict thresholds", matching=PLAIN, thresholds=STRICT),
-    Recipe(name="plain SIFT, relaxed thresholds", matching=PLAIN),
+    Recipe(name="plain SIFT, strict thresholds", matching=PLAIN, thresholds=STRICT, at_most=SOME),
+    Recipe(name="plain SIFT, relaxed thresholds", matching=PLAIN, at_most=SOME),
+    Recipe(name="lean SIFT, strict thresholds", matching=LEAN, thresholds=STRICT, at_least=SOME + 1),
+    Recipe(name="lean SIFT, relaxed thresholds", matching=LEAN, at_least=SOME + 1),
 )
 """Tried first, and alone when speed is all."""
 
 LADDER = (
     *QUICK,
-    Recipe(name="plain SIFT, global mapping", matching=PLAIN, mapper="global", at_least=4),
+    Recipe(name="plain SIFT, global mapping", matching=PLAIN, mapper="global", at_least=4, at_most=SOME),
+    Recipe(name="lean SIFT, global mapping", matching=LEAN, mapper="global", at_least=SOME + 1),
     Recipe(name="dense SIFT at 1600 px", matching=DENSE, at_least=FEW + 1, at_most=100),
     Recipe(name="dense SIFT at 1600 px, global mapping", matching=DENSE, mapper="global", at_least=FEW + 1, at_most=100),
     Recipe(name="dense SIFT at 1600 px, guided matching, strict thresholds", matching=GUIDED, thresholds=STRICT, at_most=FEW),

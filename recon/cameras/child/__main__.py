@@ -26,6 +26,7 @@ def match_photos(folder: Path) -> dict[str, np.ndarray]:
     """Make the database that the job names, match its pairs, and return what agrees."""
     job = dict(np.load(folder / "job.npz"))
     path = folder / str(job["database"])
+    path.unlink(missing_ok=True)  # a kept folder may hold an earlier run's
     fill_database(path, job)
     if "given_matches" in job:
         take_matches(path, job, int(job["seed"]))
