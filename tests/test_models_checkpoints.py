@@ -80,7 +80,7 @@ def test_entries_are_complete() -> None:
         assert entry.revision == "main" or len(entry.revision) == 40
 
 
-@pytest.mark.parametrize("name", ["da3-small", "da3-base", "vggt", "anysplat", "pi3", "yonosplat"])
+@pytest.mark.parametrize("name", ["da3-small", "da3-base", "vggt", "anysplat", "pi3", "yonosplat", "mapanything"])
 def test_memory_in_the_list_is_the_planners(name: str) -> None:
     network, entry = NETWORKS[name], checkpoints.find_checkpoint(name)
     side = network.long_side

@@ -87,7 +87,7 @@ def write_by_rule(name: str, path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["da3-small", "da3-base", "vggt", "anysplat", "pi3", "yonosplat"])
+@pytest.mark.parametrize("name", ["da3-small", "da3-base", "vggt", "anysplat", "pi3", "yonosplat", "mapanything"])
 def test_real_photos_become_files_in_sane_memory(
     dataset: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

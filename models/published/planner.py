@@ -32,7 +32,9 @@ FIXED_BYTES = 300 << 20
 """Buffers that do not depend on the input."""
 TOKEN_FLOATS = 48
 """Floats per token and channel alive at once: residual, taps, and the widest moment of a block."""
-HEAD_FLOATS = 7
+TOKEN_FLOATS_IN_PIECES = 22
+"""The same on a CPU, where a block works on some tokens at a time."""
+HEAD_FLOATS = 9
 """Floats per pixel and head feature alive at once in a dense head."""
 GIB = 1 << 30
 
@@ -81,17 +83,27 @@ def weight_bytes(network: Network, dtype: torch.dtype = torch.float32) -> int:
     return 4 * (total - backbone) + dtype.itemsize * backbone
 
 
-def needed_bytes(network: Network, views: int, canvas: tuple[int, int], head_chunk: int, dtype: torch.dtype, weights: int) -> int:
+def needed_bytes(
+    network: Network,
+    views: int,
+    canvas: tuple[int, int],
+    head_chunk: int,
+    dtype: torch.dtype,
+    weights: int,
+    *,
+    in_pieces: bool = True,
+) -> int:
     """Estimate the peak of one pass.
 
     Args:
         views: views in the pass.
         canvas: (width, height).
         weights: memory of the parameters.
+        in_pieces: blocks work on some tokens at a time, as they do on a CPU.
     """
     tokens = views * ((canvas[0] // PATCH) * (canvas[1] // PATCH) + 5)
     share = 0.65 if dtype != torch.float32 else 1.0  # the residual stream and the taps stay float32
-    backbone = 4 * TOKEN_FLOATS * network.dim * tokens * share
+    backbone = 4 * (TOKEN_FLOATS_IN_PIECES if in_pieces else TOKEN_FLOATS) * network.dim * tokens * share
     pixels = canvas[0] * canvas[1]
     head = 4 * HEAD_FLOATS * network.head_features * pixels * min(head_chunk, views)
     per_pixel = 40 + (800 if network.makes_gaussians else 0)
@@ -127,7 +139,9 @@ def make_plan(
         canvas = lay_out(sizes, side)
         for group in range(views, least - 1, -1):
             for head_chunk in (8, 4, 2, 1) if kind == "cuda" else (1,):
-                needed = needed_bytes(network, group, (canvas.width, canvas.height), head_chunk, chosen, weights)
+                needed = needed_bytes(
+                    network, group, (canvas.width, canvas.height), head_chunk, chosen, weights, in_pieces=kind == "cpu"
+                )
                 if needed <= FREE_SHARE * free:
                     return Plan(
                         group=group, long_side=side, head_chunk=head_chunk, dtype=chosen, bytes_needed=needed, bytes_free=free

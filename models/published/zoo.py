@@ -22,6 +22,7 @@ from .checkpoint.keys import KeyMap, fill, match_keys, require_match
 from .networks.anysplat import AnySplat, anysplat_keys
 from .networks.da3 import DA3_BASE, DA3_SMALL, DepthAnything3, da3_keys
 from .networks.geometry import Geometry, KnownCameras
+from .networks.mapanything import MapAnything, mapanything_keys
 from .networks.pi3 import Pi3, pi3_keys
 from .networks.precision import backbone_matrices
 from .networks.vggt import Vggt, vggt_keys
@@ -55,7 +56,7 @@ class Network:
     long_side: int
     """Longest input side in pixels it was made for."""
     uses_cameras: bool
-    """Known poses and intrinsics condition it."""
+    """Known cameras condition it (YoNoSplat: their intrinsics alone)."""
     makes_gaussians: bool
     dim: int
     """Channels of its backbone."""
@@ -86,7 +87,11 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "yonosplat": Network(
         title="YoNoSplat", build=YonoSplat, keys=yonosplat_keys, long_side=224,
-        uses_cameras=False, makes_gaussians=True, dim=1024, head_features=32,
+        uses_cameras=True, makes_gaussians=True, dim=1024, head_features=32,
+    ),
+    "mapanything": Network(
+        title="MapAnything", build=MapAnything, keys=mapanything_keys, long_side=518,
+        uses_cameras=False, makes_gaussians=False, dim=1536, head_features=128,
     ),
 }  # fmt: skip
 

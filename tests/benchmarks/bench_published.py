@@ -121,7 +121,8 @@ def measure(model: str, views: int, size: tuple[int, int], device: str, dtype_na
     dtype = getattr(torch, dtype_name)
     network = random_network(model, device, dtype)
     head_chunk = 8 if device == "cuda" else 1
-    planned = needed_bytes(find_network(model), views, size, head_chunk, dtype, weight_bytes(find_network(model), dtype))
+    about = find_network(model)
+    planned = needed_bytes(about, views, size, head_chunk, dtype, weight_bytes(about, dtype), in_pieces=device == "cpu")
     images = torch.rand(views, 3, size[1], size[0], device=device)
 
     def run():

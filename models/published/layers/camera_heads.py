@@ -6,6 +6,8 @@ Does not: convert to our records (``models.published.doors`` does).
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -166,6 +168,32 @@ class PooledCameraHead(nn.Module):
             x = block(x)
         x = self.mlp(x.mean(dim=1))
         return rigid(nearest_rotation(self.fc_rot(x).unflatten(-1, (3, 3))), self.fc_t(x))
+
+
+class PooledQuaternionHead(nn.Module):
+    """Mix a view's patches one by one, average them and read off a translation and a quaternion (MapAnything). Camera to world."""
+
+    def __init__(self, dim_in: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim_in, dim, 1)
+        self.residual = nn.ModuleList(nn.ModuleList(nn.Conv2d(dim, dim, 1) for _ in range(3)) for _ in range(2))
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
+        self.fc_t = nn.Linear(dim, 3)
+        self.fc_rot = nn.Linear(dim, 4)
+
+    def forward(
+        self, patch_tokens: Float[Tensor, "V P C"], grid: tuple[int, int]
+    ) -> tuple[Float[Tensor, "V 4 4"], Float[Tensor, "V 4"]]:
+        """Return the rigid transforms and their unit quaternions, scalar last."""
+        x = self.proj(patch_tokens.transpose(1, 2).unflatten(2, grid))
+        for block in self.residual:
+            y = x
+            for layer in cast(nn.ModuleList, block):
+                y = layer(y).relu()
+            x = x + y
+        x = self.mlp(x.mean(dim=(2, 3)))
+        quaternion = F.normalize(self.fc_rot(x), dim=-1)
+        return rigid(quaternion_to_matrix(quaternion), self.fc_t(x)), quaternion
 
 
 def nearest_rotation(M: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 3 3"]:

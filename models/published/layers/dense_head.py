@@ -48,6 +48,8 @@ class DenseConfig:
     """Add the uv embedding."""
     norm: bool = True
     """Normalise the tokens (epsilon 1e-5)."""
+    crop: bool = False
+    """True: the coarsest level is doubled and cropped to the next one's size. False: it is resized to it."""
 
 
 @lru_cache(maxsize=64)
@@ -147,14 +149,16 @@ class Pyramid(nn.Module):
 class FusionChain(nn.Module):
     """Fuse a pyramid from coarse to fine; the result has twice the size of the finest level."""
 
-    def __init__(self, features: int, *, relu_skip: bool) -> None:
+    def __init__(self, features: int, *, relu_skip: bool, crop: bool = False) -> None:
         super().__init__()
+        self.crop = crop
         self.stages = nn.ModuleList(Fusion(features, lateral=k < 3, relu_skip=relu_skip) for k in range(4))
 
     def forward(self, levels: Sequence[Float[Tensor, "V C _ _"]]) -> Float[Tensor, "V C H W"]:
         finest = tuple(levels[0].shape[2:])
         sizes = [(2 * finest[0], 2 * finest[1])] + [tuple(level.shape[2:]) for level in levels[:3]]
-        x = self.stages[3](levels[3], None, sizes[3])
+        doubled = (2 * levels[3].shape[2], 2 * levels[3].shape[3])
+        x = self.stages[3](levels[3], None, doubled if self.crop else sizes[3])[:, :, : sizes[3][0], : sizes[3][1]]
         for k in (2, 1, 0):
             x = self.stages[k](x, levels[k], sizes[k])
         return x
@@ -167,7 +171,7 @@ class DenseHead(nn.Module):
         super().__init__()
         self.config = config
         self.pyramid = Pyramid(config)
-        self.fusion = FusionChain(config.features, relu_skip=config.relu_skip)
+        self.fusion = FusionChain(config.features, relu_skip=config.relu_skip, crop=config.crop)
         self.output1 = nn.Conv2d(config.features, config.features // 2, 3, padding=1)
         self.output2 = nn.Sequential(
             nn.Conv2d(config.features // 2, config.hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(config.hidden, config.channels, 1)

@@ -40,6 +40,8 @@ class PatchVitConfig:
     """True: antialiased bicubic to the grid's size. False: plain bicubic with scale (grid + 0.1) / 37, DINOv2's first rule."""
     final_norm_eps: float = 1e-6
     """Epsilon of the norm after the last block."""
+    final_norm: bool = True
+    """False leaves that norm out."""
 
 
 def resize_positions(table: Float[Tensor, "1 N C"], rows: int, columns: int, *, antialias: bool) -> Float[Tensor, "1 P C"]:
@@ -84,7 +86,7 @@ class PatchVit(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + TABLE_SIDE**2, dim))
         self.register_tokens = nn.Parameter(torch.empty(1, config.registers, dim)) if config.registers else None
         self.blocks = nn.ModuleList(Block(block) for block in config.blocks)
-        self.norm = nn.LayerNorm(dim, eps=config.final_norm_eps)
+        self.norm = nn.LayerNorm(dim, eps=config.final_norm_eps) if config.final_norm else nn.Identity()
 
     def embed(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V P C"]:
         """Turn normalised images into tokens: class, registers, then patches in row-major order."""
