@@ -22,6 +22,8 @@ class PolishOptions:
     """Polishing also corrects camera positions, rotations and focal lengths; what the user gave stays fixed all the same."""
     match_exposure: bool = True
     """Polishing also finds brightness and white balance of every photo, where photos differ more than light alone explains."""
+    surfels: bool = False
+    """Polishing also makes Gaussians flat and turns them into the surface, for smoother meshes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from .losses import photo_loss
 from .parameters import NAMES, Parameters, extend, keep, make_parameters, with_sh
 from .priors import DepthPrior, prior_weight
 from .schedule import Clock, factor_at, rates_at, wanted_count
+from .surfels import surfel_loss
 from .targets import Targets, TilePicker, ViewPicker
 
 logger = logging.getLogger(__name__)
@@ -234,11 +235,12 @@ def step(job: Job, share: float) -> None:
     gradient = job.exposure.step(view, color, loss.gradient, schedule.exposure_rate if job.balance else 0.0)
     outputs, incoming = [rendering.color], [gradient[None]]
     if job.depth is not None and few > 0:
-        pull = job.depth.gradient(
-            view, rendering.depth[0].detach(), rendering.alpha[0].detach(), config.depth_prior * few * (1 - share)
-        )
-        outputs.append(rendering.depth)
-        incoming.append(pull[None])
+        weight = config.depth_prior * few * (1 - share)
+        pull = job.depth.gradient(view, rendering.depth[0].detach(), rendering.alpha[0].detach(), weight)
+        outputs, incoming = [*outputs, rendering.depth], [*incoming, pull[None]]
+    if config.options.surfels:
+        flatness = surfel_loss(drawn, camera, rendering.depth[0], rendering.alpha[0])
+        outputs, incoming = [*outputs, flatness], [*incoming, torch.ones_like(flatness)]
     inputs = [getattr(drawn, name) for name in NAMES]
     gradients = torch.autograd.grad(outputs, [*inputs, camera.T_world_cam, camera.K] if follow else inputs, incoming)
     if kept is not None:
