@@ -83,6 +83,8 @@ def export(arguments: ExportArguments) -> int:
 
     check_arguments(arguments)
     kind = arguments.format or kind_of(arguments.file)
+    if kind == "html" and (arguments.cameras is not None or arguments.convention != "auto" or arguments.up is not None):
+        raise UserError("A page has no axes to choose.", "Leave out --cameras, --convention and --up, or write another format.")
     scene = load_scene(arguments.scene, photos=arguments.photos)
     rasterizer = load_rasterizer("cpu")
     if kind == "mesh":
@@ -216,15 +218,18 @@ def summary(path: Path, check: FileCheck) -> str:
     return f"{path}: {check.count:,} Gaussians, {size}; renders at {check.psnr_db:.1f} dB against the scene{other}"
 
 
-def write_cameras(path: Path, scene: Scene, R_file_world: torch.Tensor) -> None:
+def write_cameras(path: Path, scene: Scene, R_file_world: torch.Tensor, scale: float = 1.0) -> None:
     """Write cameras in the axes of an exported file, in the layout of cameras.json.
+
+    Args:
+        scale: units of the file per unit of the scene.
 
     Raises:
         UserError: the scene has none.
     """
     if scene.cameras is None:
         raise UserError("This scene has no cameras to export.", "Leave --cameras out, or give the output folder of `recon run`.")
-    cameras = moved_cameras(scene.cameras, Similarity(R_new_old=R_file_world))
+    cameras = moved_cameras(scene.cameras, Similarity(R_new_old=R_file_world, scale=scale))
     names = cameras.names or tuple(f"view_{index:04d}" for index in range(len(cameras)))
     frames = [
         {

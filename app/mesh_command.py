@@ -58,6 +58,10 @@ def export_mesh(scene: Scene, arguments: ExportArguments, rasterizer: Rasterizer
     mesh = bake(unwrap(mesh), photos, arguments.texture) if textured else color_vertices(mesh, photos)
     R_file_world, scale, unit = file_frame(arguments, kind)
     written = write_mesh(arguments.file, mesh, R_file_world=R_file_world, scale=scale)
+    if arguments.cameras is not None:
+        from .export_command import write_cameras
+
+        write_cameras(arguments.cameras, scene, torch.from_numpy(R_file_world).float(), scale)
     size = sum(path.stat().st_size for path in written)
     say(f"{arguments.file}: {len(mesh.faces):,} triangles, {len(mesh.vertices):,} vertices, {format_bytes(size)}, unit {unit}")
     return {

@@ -19,8 +19,25 @@ from app.scene_tools import turn_about_axes
 from recon.formats.registry import read_splats
 from recon.formats.self_check import cameras_around
 from recon.ply import write_ply
-from recon.records import Gaussians, RasterOptions
+from recon.records import Cameras, Gaussians, RasterOptions
 from render.rasterizer import load_rasterizer
+
+
+def write_frames(folder: Path, cameras: Cameras) -> None:
+    """Write cameras as a run does."""
+    frames = [
+        {
+            "name": f"{index}.jpg",
+            "width": cameras.width[index],
+            "height": cameras.height[index],
+            "K": cameras.K[index].tolist(),
+            "distortion": [0.0] * 4,
+            "T_world_cam": cameras.T_world_cam[index].tolist(),
+            "registered": True,
+        }
+        for index in range(len(cameras))
+    ]
+    (folder / "cameras.json").write_text(json.dumps({"frames": frames}))
 
 
 @pytest.fixture
@@ -30,20 +47,7 @@ def out(tmp_path: Path) -> Path:
     folder.mkdir()
     scene = cloud(count=300, degree=1, spread=1.0)
     write_ply(folder / "scene.ply", scene)
-    cameras = cameras_around(scene, views=3, side_px=160)
-    frames = [
-        {
-            "name": f"{index}.jpg",
-            "width": 160,
-            "height": 160,
-            "K": cameras.K[index].tolist(),
-            "distortion": [0.0] * 4,
-            "T_world_cam": cameras.T_world_cam[index].tolist(),
-            "registered": True,
-        }
-        for index in range(3)
-    ]
-    (folder / "cameras.json").write_text(json.dumps({"frames": frames}))
+    write_frames(folder, cameras_around(scene, views=3, side_px=160))
     return folder
 
 
@@ -112,6 +116,8 @@ def test_outliers_are_told_and_pruned_only_on_request(out: Path, tmp_path: Path,
         ["a.ply", "--crop", "90", "90", "90", "91", "91", "91"],
         ["a.ply", "--format", "fbx"],
         ["a.ply", "--faces", "1"],
+        ["a.html", "--up", "z"],
+        ["a.html", "--cameras", "c.json"],
     ],
 )
 def test_what_cannot_be_is_said_in_words(out: Path, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture) -> None:
@@ -220,11 +226,18 @@ def test_a_mesh_leaves_out_the_far_shell_and_an_stl_is_in_millimetres(tmp_path: 
     far = replace(ball, means=directions * 40.0, scales=torch.full((6000, 3), 2.0)).select(torch.arange(500))
     write_ply(tmp_path / "scene.ply", Gaussians.concatenate([ball, far]))
     (tmp_path / "report.json").write_text(json.dumps({"counts": {"gaussians": 6500, "shell_gaussians": 500}}))
+    cameras = cameras_around(ball, views=8, side_px=160)
+    write_frames(tmp_path, cameras)
     target = tmp_path / "ball.stl"
-    assert main(["export", str(tmp_path), str(target), "--metres-per-unit", "0.5", "--faces", "3000", "--voxel", "0.06"]) == 0
+    options = ["--metres-per-unit", "0.5", "--faces", "3000", "--voxel", "0.06", "--cameras", str(tmp_path / "seen_from.json")]
+    assert main(["export", str(tmp_path), str(target), *options]) == 0
     loaded = trimesh.load(target, force="mesh")
     assert len(loaded.faces) <= 3000
     assert abs(loaded.bounds[:, :2]).max() == pytest.approx(500.0, rel=0.15)
+    seen_from = json.loads((tmp_path / "seen_from.json").read_text())["frames"]
+    for frame, (x, y, z) in zip(seen_from, cameras.centers_world.tolist(), strict=True):
+        place = [row[3] for row in frame["T_world_cam"][:3]]
+        assert place == pytest.approx([500 * x, 500 * z, -500 * y], abs=0.1), "z up, millimetres"
 
 
 def test_html_holds_everything(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
