@@ -14,7 +14,7 @@ from recon.alignment import sim3_align
 from recon.cameras.auto import CameraCandidate, Workbench, find_cameras
 from recon.cameras.features import Features, find_all_features, find_features
 from recon.cameras.matches import Matches
-from recon.cameras.recipes import AFFINE, GUIDED, LADDER, PLAIN, SIFT, MatchKind, Recipe
+from recon.cameras.recipes import AFFINE, GUIDED, LADDER, PLAIN, SIFT, STRICT, MatchKind, Recipe
 from recon.cameras.result import SfmResult, blank_cameras
 from recon.errors import CannotReconstruct, UserError
 from recon.photos import open_photos
@@ -97,7 +97,7 @@ def test_affine_features_carry_a_shape(views, tmp_path):
     heard: list[float] = []
     found = find_all_features(views[:2], kind, tmp_path, Progress(), lambda done, _: heard.append(done))
     assert all(isinstance(one, Features) and one.keypoints_px.shape[1] == 6 for one in found)
-    assert all(50 < len(one.descriptors) <= 1.2 * kind.most for one in found)
+    assert all(50 < len(one.descriptors) <= 2 * kind.most for one in found)
     assert all((one.scales_px > 0.5).all() for one in found)
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
@@ -134,7 +134,7 @@ def test_matches_of_another_source_are_verified_and_used(room, views):
 
 
 def test_cameras_from_elsewhere_win_only_by_evidence(room, views):
-    """With a recipe that can place few photos, right cameras from elsewhere win and wrong ones do not."""
+    """With a recipe that finds matches but dares to place nothing, right cameras from elsewhere win and wrong ones do not."""
     truth = blank_cameras(views)
     truth = replace(
         truth,
@@ -157,12 +157,12 @@ def test_cameras_from_elsewhere_win_only_by_evidence(room, views):
     def refuse(photos: Views, progress: Progress) -> SfmResult:
         raise UserError("This network is not on this machine.", "Fetch it.")
 
-    few = Recipe(name="few features", matching=replace(PLAIN, features=replace(SIFT, most=60)))
+    timid = Recipe(name="timid", matching=PLAIN, thresholds=replace(STRICT, init_min_num_inliers=10**6))
     turned = replace(truth, T_world_cam=truth.T_world_cam[[3, 4, 5, 0, 1, 2]])
     right = CameraCandidate(name="right", find=lambda *_: as_result(truth))
     wrong = CameraCandidate(name="wrong", find=lambda *_: as_result(turned))
     absent = CameraCandidate(name="absent", find=refuse)
-    result = find_cameras(views, progress=Progress(), seed=0, ladder=[few], others=[wrong, right, absent])
+    result = find_cameras(views, progress=Progress(), seed=0, ladder=[timid], others=[wrong, right, absent])
     told = {one["tried"]: one for one in result.attempts}
     assert told["right"]["chosen"]
     assert told["right"]["agreement"] > 0.9 > 0.5 > told["wrong"]["agreement"]

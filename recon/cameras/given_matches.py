@@ -1,6 +1,6 @@
 """Matches of another source, made into what COLMAP's database takes: keypoints per photo, and rows of them per match.
 
-Input: ``Matches``. Output: ``Features`` without descriptors, and rows. Does not: verify.
+Input: ``Matches``. Output: ``Features`` with empty descriptors, and rows. Does not: verify.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def keypoints_of(views: Views, matches: Matches) -> tuple[list[Features], Int[np
         features.append(
             Features(
                 keypoints_px=keypoints,
-                descriptors=np.zeros((0, 128), np.uint8),
+                descriptors=np.zeros((len(first), 128), np.uint8),
                 rgb=image[at[:, 1], at[:, 0]],
                 width=view.original_width,
                 height=view.original_height,

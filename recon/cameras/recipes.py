@@ -22,7 +22,7 @@ class FeatureKind:
     enlarge: bool
     """Enlarge smaller photos to ``side``: fine texture then lies within the scales that SIFT describes."""
     most: int
-    """Strongest features kept per photo; matching costs their square."""
+    """Strongest features kept per photo; matching costs their square. The affine detector may give each two orientations."""
     contrast: float
     """Least contrast of a feature, in the detector's own unit."""
 
