@@ -139,7 +139,7 @@ def write_video(path: Path, *, frames: int = 40, blurred: set[int] = frozenset()
         image = wide[:240, x : x + 320]
         images.append(cv2.GaussianBlur(image, (0, 0), 5) if index in blurred else image)
     if path.suffix == ".gif":
-        first, *rest = [Image.fromarray(image) for image in images]
+        first, *rest = [Image.fromarray(image).quantize(64, Image.Quantize.FASTOCTREE) for image in images]
         first.save(path, save_all=True, append_images=rest, duration=100)
         return
     code = {".mp4": "mp4v", ".webm": "VP80", ".mov": "mp4v"}[path.suffix]

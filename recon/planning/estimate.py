@@ -28,6 +28,8 @@ FEATURE_MPX = 0.3
 FEATURE_S, PAIR_S, PLACE_S = 0.12, 0.035, 0.15
 """Cameras: per photo at FEATURE_MPX, per compared pair, per photo placed."""
 EXHAUSTIVE_UP_TO, PAIRS_PER_PHOTO = 16, 9
+READ_CAMERAS_S = 0.02
+"""Cameras from a file."""
 READ_S = 0.06
 """Photos: per 10^6 stored pixels, decoding and looking."""
 DEPTH_S = {"mini": 2.0, "plane-sweep": 14.0}
@@ -36,9 +38,7 @@ GAUSSIANS_S = 4.5
 """Gaussians: per 10^6 working pixels, colour matching included."""
 SCORE_S = 0.35
 """Per held-out photo."""
-WRITE_S, VIDEO_S = 3.0, 6.0
-START_S = 4.0
-"""Loading libraries and compiled kernels."""
+WRITE_S, VIDEO_S = 1.5, 11.0
 POLISH_OVERHEAD = 1.35
 """Polishing with its guard over the seconds given."""
 CHUNKED_SLOWER = 1.15
@@ -131,7 +131,7 @@ def work_seconds(views: Views, config: PipelineConfig, model: str, machine: Mach
     gaussians = all_threads * GAUSSIANS_S * working_mpx * (CHUNKED_SLOWER if chunked else 1.0)
     seconds: dict[str, float | None] = {
         "photos": all_threads * READ_S * sum(view.original_width * view.original_height for view in views) / 1e6,
-        "cameras": cameras if source_of_cameras(config) != "file" else 0.3 * one,
+        "cameras": cameras if source_of_cameras(config) != "file" else READ_CAMERAS_S * one,
         "depth": None if depth is None else depth * working_mpx * networks,
     }
     if config.polish > 0:

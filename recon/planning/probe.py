@@ -17,7 +17,8 @@ import torch
 SIFT_SIZE = (320, 240)
 CONV_SIZE = (96, 128)
 CONV_CHANNELS = 32
-REPEATS = 3
+LOOK_S, LEAST_RUNS = 0.25, 3
+"""How long each of the two measurements lasts at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +39,14 @@ def usable_cores() -> int:
     return max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
 
 
-def fastest(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few runs, after one that does not count."""
+def pace(work: Callable[[], object]) -> float:
+    """Mean seconds of a run over LOOK_S, after one that does not count: what else the machine does is part of its speed now."""
     work()
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
+    started, runs = time.perf_counter(), 0
+    while runs < LEAST_RUNS or time.perf_counter() - started < LOOK_S:
         work()
-        seconds.append(time.perf_counter() - started)
-    return sorted(seconds)[len(seconds) // 2]  # the median: what else runs on the machine is part of its speed now
+        runs += 1
+    return (time.perf_counter() - started) / runs
 
 
 def measure() -> Machine:
@@ -58,12 +58,12 @@ def measure() -> Machine:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        sift_s = fastest(lambda: detector.detectAndCompute(picture, None)) / (width * height / 1e6)
+        sift_s = pace(lambda: detector.detectAndCompute(picture, None)) / (width * height / 1e6)
     finally:
         cv2.setNumThreads(threads)
     maps = torch.zeros(1, CONV_CHANNELS, *CONV_SIZE)
     kernel = torch.zeros(CONV_CHANNELS, CONV_CHANNELS, 3, 3)
     operations = 2 * 9 * CONV_CHANNELS**2 * CONV_SIZE[0] * CONV_SIZE[1]
     with torch.inference_mode():
-        conv_s = fastest(lambda: torch.nn.functional.conv2d(maps, kernel, padding=1)) / (operations / 1e9)
+        conv_s = pace(lambda: torch.nn.functional.conv2d(maps, kernel, padding=1)) / (operations / 1e9)
     return Machine(cores=usable_cores(), sift_s=sift_s, conv_s=conv_s)
