@@ -12,7 +12,6 @@ from PIL import Image
 
 from app.run import build_tools
 from recon.cameras.result import SfmResult
-from recon.capture.choices import CaptureConfig
 from recon.config import Holdout, PipelineConfig
 from recon.errors import CannotReconstruct, UserError
 from recon.fuse import FuseConfig, Fused
@@ -146,27 +145,6 @@ def test_output_folder_of_somebody_else_is_refused(tmp_path):
         check_writable(tmp_path)
     with pytest.raises(UserError, match="file"):
         check_writable(tmp_path / "letters.txt")
-
-
-def test_what_is_masked_is_in_no_stage(tmp_path):
-    """With the card masked in every photo there is no card in the scene, and what it hid is not scored."""
-    photos = write_capture(tmp_path)
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    cameras = json.loads((tmp_path / "cameras.json").read_text())["frames"]
-    for i, frame in enumerate(cameras):
-        T = torch.tensor(frame["T_world_cam"])
-        card = transform(T, rays_cam(pixel_grid(HEIGHT, WIDTH), torch.tensor(frame["K"])) * 3.0)
-        on_card = (card[..., 0].abs() < 0.84) & (card[..., 1].abs() < 0.74)
-        Image.fromarray(np.where(on_card.numpy(), 0, 255).astype(np.uint8)).save(masks / f"{i}.png")
-    config = config_for(tmp_path, holdout=Holdout(every=3), capture=CaptureConfig(masks=str(masks)))
-    result = run_pipeline(photos, None, config, build_tools(), Progress())
-    z = result.scene.gaussians.means[:, 2]
-    unmasked = run_pipeline(photos, None, config_for(tmp_path, holdout=Holdout(every=3)), build_tools(), Progress())
-    assert int((unmasked.scene.gaussians.means[:, 2] < 3.5).sum()) > 100
-    assert int((z < 3.5).sum()) < 5
-    assert len(result.report["choices"]["capture"]["masked"]) == VIEWS
-    assert result.report["quality"]["psnr_mean"] > 10
 
 
 def test_scores_match_their_definitions():
