@@ -71,7 +71,7 @@ def draw_depths(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, 
 
 
 def choose_voxel(gaussians: Gaussians, cameras: Cameras) -> float:
-    """Choose the grid size: what two pixels measure at the typical distance, but at least 1/1500 of the scene.
+    """Choose the grid size: what two pixels measure at the typical distance, but at least 1/800 of the scene.
 
     A finer grid than the pixels would only reproduce their noise.
     """
@@ -80,7 +80,7 @@ def choose_voxel(gaussians: Gaussians, cameras: Cameras) -> float:
     range_ = torch.cdist(means[:20_000], eyes).median()
     pixel = float(range_ / cameras.K[:, 0, 0].float().median())
     lower, upper = torch.quantile(means, torch.tensor([0.05, 0.95]), dim=0)
-    return max(2.0 * pixel, float((upper - lower).norm()) / 1500.0)
+    return max(2.0 * pixel, float((upper - lower).norm()) / 800.0)
 
 
 def as_numpy(value: Tensor) -> np.ndarray:
