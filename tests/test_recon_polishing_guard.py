@@ -83,6 +83,7 @@ def test_a_finished_scene_may_forget_a_little_on_the_way_and_is_judged_at_the_en
     assert verdict.kept, verdict.note
     assert verdict.psnr_after >= verdict.psnr_before
     assert "joined the others and reached" in verdict.note
+    assert f"{verdict.psnr_after:.2f}" in verdict.note
 
 
 def test_a_finished_scene_that_ends_worse_is_given_back():

@@ -31,13 +31,9 @@ PROBE_SHARE = 0.06
 """With few photos: share of the seconds for each probe of one half (a second setting is probed where the first does not help)."""
 TOLERANCE_DB = 0.02
 """A stage is kept when guard photos do not lose more than this."""
-FALLEN_DB = 1.5
-"""Guard photos that fall this far below their best end the polish there, early; less is the unrest of large steps and of
-Gaussians that were added a moment before."""
-
-FORGOTTEN_DB = 1.0
-"""What guard photos may lose, while they are left out, on a scene that was made with them: forgetting is not harm."""
-
+FALLEN_DB = 3.0
+"""What one guard photo may lose on the way, while steps are large, before that is a verdict; n of them may lose this over the
+root of n. Single photos of sparse captures change by that much by luck."""
 Start = Callable[[Sequence[int]], Fused]
 """Photos (indices) -> the scene that the stages before would have made of them alone."""
 
@@ -118,8 +114,8 @@ def polish_guarded(
 
     Args:
         start: makes the scene to begin with from some of the photos.
-        finished: ``start`` gives one scene, made with all photos, whatever it is asked for; guard photos then may lose a
-            little while they are left out, and the end is judged on them once more.
+        finished: ``start`` gives one scene, made with all photos, whatever it is asked for; what counts then is the end,
+            when guard photos have joined.
         observe: called after each step of the run on all photos (not of probes).
         timer: what the clock reads.
     """
@@ -144,32 +140,33 @@ def _with_guards(
     scene = start(others)
     before = guard_psnr(scene.gaussians, posed, guards, rasterizer)
     job = begin(scene.gaussians, posed, seconds, config, rasterizer, views=others, far_count=scene.shell_count, **details)
+    least = before - FALLEN_DB / math.sqrt(len(guards))
     best, best_psnr, kept_at = finish(job), before, 0.0
     after, partial = before, False
     for share in JUDGED_AT:
         partial = run_until(job, share, observe)
         after = _judged(job, guards)
-        if after >= (before - FORGOTTEN_DB if finished and not partial else best_psnr - TOLERANCE_DB):
+        if after >= best_psnr - TOLERANCE_DB:
             best, best_psnr, kept_at = finish(job, partial=partial), after, job.clock.share
-        if partial or after < best_psnr - FALLEN_DB:
+        if partial or after < least:
             break
-    note = f"guard photos went from {before:.2f} to {best_psnr if kept_at else after:.2f} dB"
-    if kept_at and not partial and after < best_psnr - FALLEN_DB:
-        note += f"; the state at {kept_at:.0%} of the time was kept, because they fell to {after:.2f} dB afterwards"
-    elif kept_at and not partial:
+    unseen = best_psnr if kept_at else after
+    if not partial and after >= least:
+        unseen = after
         job.use_views(range(len(posed)))
         partial = run_until(job, 1.0, observe)
-        last = _judged(job, guards)
-        note += f"; then they joined the others and reached {last:.2f} dB"
-        if finished or last >= best_psnr - TOLERANCE_DB:
-            best = finish(job, partial=partial)
-            best_psnr = last if finished else best_psnr
-        else:
-            note += f"; the state at {kept_at:.0%} of the time was kept"
-    if best_psnr < before - TOLERANCE_DB:
-        kept_at, after = 0.0, best_psnr
+        after = _judged(job, guards)
+        note = f"guard photos went from {before:.2f} to {unseen:.2f} dB, then joined the others and reached {after:.2f} dB"
+        if after >= best_psnr - TOLERANCE_DB:
+            best, kept_at = finish(job, partial=partial), 1.0
+            unseen = after if finished else unseen
+    else:
+        note = f"guard photos went from {before:.2f} to {unseen:.2f} dB"
+    if kept_at and kept_at < job.clock.share:
+        unseen = best_psnr
+        note += f"; the state at {kept_at:.0%} of the time was kept, because they fell to {after:.2f} dB afterwards"
     verdict = Verdict(
-        stage="polish", psnr_before=before, psnr_after=best_psnr if kept_at else after, kept=kept_at > 0,
+        stage="polish", psnr_before=before, psnr_after=unseen, kept=kept_at > 0,
         guards=tuple(posed.names[i] for i in guards), note=note if kept_at else f"{note}: polishing was undone",
     )  # fmt: skip
     if not kept_at:
