@@ -20,6 +20,7 @@ from PIL import Image
 
 from app.cli import main
 from recon.cameras import child_process
+from recon.capture import decoder
 from recon.outputs import RESULT_NAMES
 from recon.progress import Progress
 
@@ -40,11 +41,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     children = []
     start = subprocess.Popen
 
-    def recorded(*args, **kwargs):
-        children.append(start(*args, **kwargs))
-        return children[-1]
+    class Recorded(start):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            children.append(self)
 
-    monkeypatch.setattr(child_process.subprocess, "Popen", recorded)
+    assert decoder.subprocess.Popen is start, "loaded before its type hints could meet the class below"
+    monkeypatch.setattr(child_process.subprocess, "Popen", Recorded)
     yield
     assert all(child.poll() is not None for child in children)
     assert list(temporary.iterdir()) == []
@@ -159,7 +162,7 @@ def test_photos_of_different_places(tmp_path, capsys):
     for seed in range(4):
         draw_place(folder / f"place_{seed}.jpg", seed)
     said = refused(capsys, tmp_path / "out", [folder], code=3)
-    assert "show the same place" in said
+    assert "the same place" in said
     assert "overlap" in said
 
 
