@@ -45,6 +45,7 @@ def map_incrementally(path: Path, choice: dict[str, Any], seed: int, views: int)
     """
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
+    options.num_threads = 1  # pairs to start from are tried side by side otherwise, and the first to succeed wins
     options.extract_colors = False
     options.min_model_size = 2
     options.max_num_models = MODELS
