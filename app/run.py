@@ -184,6 +184,9 @@ def summary(result: Result) -> list[str]:
     lines = [f"{counts['gaussians']:,} Gaussians from {counts['used']} photos in {format_seconds(sum(report['seconds'].values()))}"]
     if memory:
         lines[0] += f", peak memory {format_bytes(max(memory.values()))}"
+    cached = report.get("cached_s") or {}
+    if cached:
+        lines.append(f"From the cache: {', '.join(cached)}, which took {format_seconds(sum(cached.values()))} when they were made")
     lines += [f"Note: {warning}" for warning in report["warnings"]]
     quality = report["quality"]
     if quality and quality.get("n_scored"):

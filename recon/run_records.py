@@ -65,6 +65,9 @@ class Ledger:
     """What happened along the way, for the report."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    """What this run spent, per stage."""
+    cached_s: dict[str, float] = field(default_factory=dict)
+    """What stages whose result was found in the cache took when an earlier run computed them."""
     choices: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 

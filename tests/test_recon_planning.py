@@ -70,6 +70,8 @@ def test_the_report_sets_real_beside_expected():
     assert report["plan"]["seconds"]["depth"]["actual"] == 9.0
     assert report["plan"]["total_s"]["actual"] == 11.0
     assert report["plan"]["memory_bytes"]["actual"] == 5
+    fill_actual(report | {"cached_s": {"cameras": 30.0}})
+    assert report["plan"]["seconds"]["cameras"]["actual"] == 30.0, "what it took when it was made, not what this run spent"
 
 
 def test_memory_is_kept_to_by_chunks_or_refused_with_a_size_that_fits(monkeypatch):

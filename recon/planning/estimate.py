@@ -91,9 +91,10 @@ class Plan:
 
 def fill_actual(report: dict) -> None:
     """Put what a run took beside what was expected; stages found in the cache count as they took when they ran."""
-    plan, seconds = report.get("plan"), report["seconds"]
+    plan = report.get("plan")
     if plan is None:
         return
+    seconds = {**(report.get("cached_s") or {}), **report["seconds"]}
     for name, pair in plan["seconds"].items():
         pair["actual"] = seconds.get(name)
     plan["total_s"]["actual"] = sum(seconds.get(name, 0.0) for name in plan["seconds"])

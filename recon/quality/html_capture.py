@@ -78,7 +78,7 @@ def _plan(report: Mapping) -> str:
         rows.append(("memory", f"{memory['estimated'] / 1e9:.2f} GB", f"{memory['actual'] / 1e9:.2f} GB"))
     found = (report.get("stages") or {}).get("from_cache") or []
     note = (
-        f"<p>Found in the cache: {html.escape(', '.join(found))}; their seconds are those of the run that made them.</p>"
+        f"<p>Found in the cache: {html.escape(', '.join(found))}; their real seconds are those of the run that made them.</p>"
         if found
         else ""
     )

@@ -101,7 +101,10 @@ def build_html(report: Mapping, cameras: Cameras | None, maps: Sequence[ErrorMap
         parts.append("<h2>Cameras from above</h2>" + cameras_from_above(cameras))
     seconds = report.get("seconds") or {}
     if seconds:
-        parts.append("<h2>Time</h2>" + bars([(k, float(v), f"{float(v):.1f} s") for k, v in seconds.items()]))
+        cached = report.get("cached_s") or {}
+        rows = [(k, float(v), f"{float(v):.1f} s") for k, v in seconds.items()]
+        rows += [(k, 0.0, f"from the cache; took {float(v):.1f} s when it was made") for k, v in cached.items()]
+        parts.append("<h2>Time</h2>" + bars(rows))
     parts += [_memory(report), *capture_sections(report)]
     body = "\n".join(part for part in parts if part)
     head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title>"

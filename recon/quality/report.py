@@ -91,6 +91,7 @@ def build_report(
         "cameras": {"reprojection_error_px": capture.solved.reprojection_error_px},
         "choices": ledger.choices,
         "seconds": dict(ledger.seconds),
+        "cached_s": dict(ledger.cached_s),
         "peak_memory_bytes": peak_memory_bytes(),
         "warnings": list(ledger.warnings),
         "quality": summarize(scores),

@@ -71,7 +71,7 @@ class StageStore:
             self.resumed.append(stage)
             value, notes = found
             for name, seconds in notes["seconds"].items():
-                ledger.seconds[name] = ledger.seconds.get(name, 0.0) + seconds
+                ledger.cached_s[name] = ledger.cached_s.get(name, 0.0) + seconds
             ledger.choices.update(notes["choices"])
             ledger.warnings += notes["warnings"]
             return value
