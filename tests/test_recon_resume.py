@@ -20,7 +20,7 @@ from recon.outputs import check_writable
 from recon.records import Gaussians
 from recon.resume import store as store_module
 from recon.resume.disk import disk_trouble
-from recon.resume.leftovers import PARTIAL, REPLACED, clear_leftovers, hidden_folder
+from recon.resume.leftovers import PARTIAL, REPLACED, clear_leftovers, hidden_folder, make_temporary, temporary_folder
 from recon.resume.out_format import FORMAT, finished_report, migrate
 from recon.resume.packing import pack, unpack
 from recon.resume.store import StageStore, entries, make_room
@@ -151,6 +151,22 @@ def test_what_a_killed_run_leaves_is_cleared(tmp_path, monkeypatch):
     clear_leftovers(out)
     assert (out / "scene.ply").read_text() == "earlier", "killed between taking the earlier result away and putting the new one"
     assert sorted(tmp_path.iterdir()) == sorted([out, mine, other])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are looked up the POSIX way")
+def test_temporary_folders_of_killed_processes_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 12345)  # a process that does not exist
+    killed = make_temporary("colmap")
+    (killed / "database.db").write_bytes(bytes(9))
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    elsewhere = tmp_path / "recon-colmap-anothermachine-1-x"
+    elsewhere.mkdir()
+    mine = make_temporary("capture")
+    with temporary_folder("colmap") as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([folder, mine, elsewhere])
+    assert not folder.exists()
 
 
 def test_disk_trouble_is_said_in_words():

@@ -12,7 +12,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..progress import Progress
+from ..resume.leftovers import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,13 @@ POLL_S = 0.1
 
 @contextmanager
 def job_folder_in(workdir: Path | None) -> Iterator[Path]:
-    """A folder for one job: ``workdir``, which is kept, or a temporary one, which vanishes with the block."""
+    """A folder for one job: ``workdir``, which is kept, or a temporary one, which vanishes with the block.
+
+    What a killed process left there is removed by the next one.
+    """
     if workdir is None:
-        with tempfile.TemporaryDirectory(prefix="recon-colmap-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        with temporary_folder("colmap") as folder:
+            yield folder
     else:
         workdir.mkdir(parents=True, exist_ok=True)
         yield workdir

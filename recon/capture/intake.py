@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from ..errors import CannotReconstruct, UserError
 from ..files import atomic_folder, write_json_atomic
+from ..resume.leftovers import make_temporary
 from ..resume.places import cache_root
 from .archive import unpack
 from .choices import CaptureConfig
@@ -159,7 +159,7 @@ _TEMPORARY: list[Path] = []
 def _temporary() -> Path:
     """A folder that ends with this process."""
     if not _TEMPORARY:
-        folder = Path(tempfile.mkdtemp(prefix="recon-capture-"))
+        folder = make_temporary("capture")
         _TEMPORARY.append(folder)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return _TEMPORARY[0]

@@ -10,7 +10,6 @@ Does not: bound its own time or memory; it runs in ``capture.child``.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..resume.leftovers import temporary_folder
 from .decode import MAX_PIXELS, opened, to_rgb
 from .measures import grey
 
@@ -74,8 +74,8 @@ def readable_path(path: Path) -> Iterator[Path]:
         os.fspath(path).encode("utf-8")
         yield path
     except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory(prefix="recon-video-") as folder:
-            link = Path(folder) / f"video{path.suffix if path.suffix.isascii() else ''}"
+        with temporary_folder("video") as folder:
+            link = folder / f"video{path.suffix if path.suffix.isascii() else ''}"
             link.symlink_to(path.resolve())
             yield link
 

@@ -1,4 +1,4 @@
-"""What a killed run leaves beside its output folder.
+"""What a killed run leaves beside its output folder and among the temporary files.
 
 Input: an output folder's path. Output: names for unfinished folders; an earlier result put back, unfinished ones removed.
 Does not: touch what a living process of this machine is writing.
@@ -11,10 +11,13 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL, REPLACED = "part", "old"
 _OWNER = re.compile(r"(part|old)-([0-9a-z-]+)-([0-9]+)-")
+_TEMPORARY = re.compile(r"recon-[a-z]+-([0-9a-z]+)-([0-9]+)-")
 
 
 def _host() -> str:
@@ -38,6 +41,35 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _abandoned(host: str, pid: str) -> bool:
+    """Whether the process that a name tells of was one of this machine and is gone."""
+    return host == _host() and os.name == "posix" and not _alive(int(pid))
+
+
+def make_temporary(kind: str) -> Path:
+    """Make a temporary folder whose name says which process it belongs to, and remove those of processes that were killed.
+
+    Args:
+        kind: lower-case letters, for the name.
+    """
+    root = Path(tempfile.gettempdir())
+    for path in root.glob("recon-*-*"):
+        match = _TEMPORARY.match(path.name)
+        if match is not None and _abandoned(match[1], match[2]):
+            shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"recon-{kind}-{_host()}-{os.getpid()}-", dir=root))
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """A temporary folder that vanishes with the block, or with the next one if this process is killed."""
+    folder = make_temporary(kind)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def clear_leftovers(out: Path) -> None:
     """Undo what killed runs left: an earlier result that was being replaced returns, unfinished results go."""
     try:
@@ -46,7 +78,7 @@ def clear_leftovers(out: Path) -> None:
         return
     for path in sorted(beside):
         match = _OWNER.match(path.name[len(out.name) + 2 :])
-        if match is None or match[2] != _host() or os.name != "posix" or _alive(int(match[3])):
+        if match is None or not _abandoned(match[2], match[3]):
             continue
         earlier = path / out.name
         if match[1] == REPLACED and earlier.is_dir() and not out.exists():
