@@ -49,6 +49,9 @@ class PipelineConfig:
     """'auto' finds cameras with COLMAP, trying cheap ways first and richer ones until the evidence is strong; 'sfm' tries the
     cheap ways only; the name of a published network lets that one find them, 'network' the best on this
     machine; otherwise a path to a COLMAP model, transforms.json or cameras.json, which are kept exactly."""
+    adjust_cameras: bool = True
+    """Adjust the cameras of a named network to matches of the photos (bundle adjustment), and keep what explains them better.
+    Cameras from a file are never touched."""
     model: str = "auto"
     """Depth network: 'mini' is built in; published ones go by name (da3-small, da3-base, vggt, anysplat, pi3, yonosplat: see
     `recon weights list`); 'auto' takes the best of those on this machine that fits, else 'mini'; 'plane-sweep' needs none."""

@@ -18,7 +18,7 @@ import torch
 
 from . import lens, photos, upright
 from .cameras import camera_files
-from .cameras.auto import CameraCandidate
+from .cameras.auto import ADJUSTED, CameraCandidate, cameras_of
 from .cameras.auto import find_cameras as search
 from .cameras.predicted import cameras_by_network
 from .cameras.recipes import LADDER, QUICK
@@ -240,14 +240,18 @@ def search_cameras(
         ladder = LADDER if auto else QUICK
         solved = search(views, progress=progress, seed=config.seed, ladder=ladder, others=others)
         chosen = next(one["tried"] for one in solved.attempts if one.get("chosen"))
-        source = "network" if chosen in [one.name for one in others] else "sfm"
+        source = "network" if chosen.removesuffix(ADJUSTED) in [one.name for one in others] else "sfm"
         ledger.choices["cameras"] = {"source": source, "chosen": chosen, "attempts": list(solved.attempts)}
         ledger.warnings += solved.warnings
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     if config.cameras in tools.camera_models:
         network = tools.load_camera_predictor(config.cameras, device=device)
-        solved = cameras_by_network(views, network.predict_views, progress)
-        ledger.choices["cameras"] = {"source": "network", "network": network.name, "points": len(solved.points_world)}
+        named = CameraCandidate(
+            name=network.name, find=lambda photos, told: cameras_by_network(photos, network.predict_views, told)
+        )
+        solved = cameras_of(named, views, progress=progress, seed=config.seed, adjust=config.adjust_cameras)
+        told = {"source": "network", "network": network.name, "points": len(solved.points_world)}
+        ledger.choices["cameras"] = {**told, "attempts": list(solved.attempts)}
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     progress.update("cameras", 0.0, "reading cameras")
     ledger.choices["cameras"] = {"source": str(config.cameras)}

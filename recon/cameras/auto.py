@@ -23,6 +23,7 @@ from .child_process import job_folder_in
 from .diagnosis import diagnose, refusal
 from .evidence import LEAST_SHARE, Evidence, judge
 from .recipes import LADDER, QUICK, MatchKind, Recipe
+from .refined import refine_predicted
 from .result import SfmResult
 from .sfm import Attempt, Workbench
 
@@ -32,6 +33,9 @@ FIRST_SHARE = 0.85
 """Part of the stage "cameras" that the first attempt takes; each later one takes half of what remains."""
 ENOUGH_SCORE = 0.8
 """With every photo placed and this score, nothing more is tried once dense features had their turn."""
+
+ADJUSTED = ", bundle adjustment"
+"""Follows the name of a source of cameras where its cameras were adjusted to matches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,20 +152,55 @@ def climb(
         if evidence is not None and evidence.is_final:
             return tried
     for candidate in others:
-        started = time.perf_counter()
-        tell(len(tried), 0.0, candidate.name)
         try:
-            found, note = candidate.find(bench.views, bench.progress), ""
+            tried += asked(candidate, bench, tell, number=len(tried))
         except UserError as error:
-            found, note = None, str(error)
-        side = float(np.mean([max(view.width, view.height) for view in bench.views]))
-        attempt = Attempt(result=found, models=() if found is None else (_placed(found),), image_side=side)
-        tried.append(judged(candidate.name, attempt, bench, time.perf_counter() - started, note))
+            nothing = Attempt(result=None, models=(), image_side=1.0)
+            tried.append(Tried(name=candidate.name, attempt=nothing, evidence=None, seconds=0.0, note=str(error)))
+    return tried
+
+
+def asked(
+    candidate: CameraCandidate, bench: Workbench, tell: Callable[[int, float, str], None], *, number: int, adjust: bool = True
+) -> list[Tried]:
+    """Ask a network, say, for cameras; then adjust them to the matches there are. Both are judged, the adjusted ones last.
+
+    Raises:
+        UserError: the source of cameras cannot run.
+    """
+    started = time.perf_counter()
+    tell(number, 0.0, candidate.name)
+    found = candidate.find(bench.views, bench.progress)
+    side = float(np.mean([max(view.width, view.height) for view in bench.views]))
+    attempt = Attempt(result=found, models=(_placed(found),), image_side=side)
+    tried = [judged(candidate.name, attempt, bench, time.perf_counter() - started)]
+    richest = max(bench.matches.values(), key=lambda one: len(one.px), default=None)
+    if not adjust or richest is None:
+        return tried
+    started = time.perf_counter()
+    adjusted = refine_predicted(bench, found, richest, lambda done, words: tell(number + 1, done, words))
+    if adjusted is not None:
+        side = float(np.mean([max(view.original_width, view.original_height) for view in bench.views]))
+        attempt = Attempt(result=adjusted, models=(_placed(adjusted),), image_side=side)
+        tried.append(judged(f"{candidate.name}{ADJUSTED}", attempt, bench, time.perf_counter() - started))
     return tried
 
 
 def _placed(result: SfmResult) -> tuple[int, ...]:
     return tuple(torch.nonzero(result.cameras.registered_mask)[:, 0].tolist())
+
+
+def teller(progress: Progress) -> Callable[[int, float, str], None]:
+    """What tells ``progress`` of (number of the attempt, share of it done, words); it never goes back."""
+    most = [0.0]
+
+    def tell(number: int, done: float, words: str) -> None:
+        before = 1.0 - (1.0 - FIRST_SHARE) * 0.5 ** (number - 1) if number else 0.0
+        span = (1.0 - before) * 0.5 if number else FIRST_SHARE
+        most[0] = max(most[0], min(0.98, before + span * done))
+        progress.update("cameras", most[0], words)
+
+    return tell
 
 
 def find_cameras(
@@ -187,14 +226,7 @@ def find_cameras(
         CannotReconstruct: no two photos could be placed; says why and what would help.
         Cancelled: the job was asked to stop.
     """
-    most = [0.0]
-
-    def tell(number: int, done: float, words: str) -> None:
-        before = 1.0 - (1.0 - FIRST_SHARE) * 0.5 ** (number - 1) if number else 0.0
-        span = (1.0 - before) * 0.5 if number else FIRST_SHARE
-        most[0] = max(most[0], min(0.98, before + span * done))
-        progress.update("cameras", most[0], words)
-
+    tell = teller(progress)
     tell(0, 0.0, "features")
     with job_folder_in(workdir) as folder:
         bench = Workbench(views=views, folder=folder, progress=progress, seed=seed)
@@ -206,6 +238,36 @@ def find_cameras(
     result = conclude(best, tried, bench)
     progress.update("cameras", 1.0, f"{int(result.cameras.registered_mask.sum())} of {len(views)} photos placed")
     return result
+
+
+def cameras_of(
+    candidate: CameraCandidate, views: Views, *, progress: Progress, seed: int, adjust: bool = True, workdir: Path | None = None
+) -> SfmResult:
+    """Cameras of one source that the user named, adjusted to matches where that explains them better.
+
+    Every photo keeps a camera, for the user's choice stands; what contradicts it is only said.
+
+    Args:
+        adjust: match the photos and adjust the cameras; otherwise they are taken as they come.
+
+    Raises:
+        UserError: the source of cameras cannot run.
+        Cancelled: the job was asked to stop.
+    """
+    tell = teller(progress)
+    with job_folder_in(workdir) as folder:
+        bench = Workbench(views=views, folder=folder, progress=progress, seed=seed)
+        if adjust:
+            kind = next(recipe.matching for recipe in QUICK if fits(recipe, views, bench))
+            bench.gather(kind, lambda done, words: tell(0, done, words))
+        tried = asked(candidate, bench, tell, number=1 if adjust else 0, adjust=adjust)
+    best = max(tried, key=lambda one: one.score)
+    result = best.attempt.result
+    assert result is not None
+    attempts = [one.report() for one in tried]
+    attempts[tried.index(best)]["chosen"] = True
+    progress.update("cameras", 1.0, f"{int(result.cameras.registered_mask.sum())} of {len(views)} photos placed")
+    return replace(result, attempts=tuple(attempts))
 
 
 def conclude(best: Tried, tried: Sequence[Tried], bench: Workbench) -> SfmResult:

@@ -7,6 +7,7 @@ Does not: know the network, or refine what it says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -56,7 +57,7 @@ def cameras_by_network(views: Views, predict: CameraSource, progress: Progress) 
     errors = torch.cat(missed)
     cameras = at_original_size(prediction.cameras, views)
     return SfmResult(
-        cameras=cameras,
+        cameras=with_known_lenses(cameras, views),
         points_world=points_world,
         points_rgb=(torch.cat(colors) * 255).round().clamp(0, 255).to(torch.uint8),
         visibility=visibility,
@@ -78,6 +79,18 @@ def at_original_size(cameras: Cameras, views: Views) -> Cameras:
         registered=torch.ones(len(views), dtype=torch.bool),
         names=tuple(views.names),
     )
+
+
+def with_known_lenses(cameras: Cameras, views: Views) -> Cameras:
+    """Put the lenses that the user knows in the place of predicted ones."""
+    K, distortion = cameras.K.clone(), cameras.distortion
+    assert distortion is not None
+    distortion = distortion.clone()
+    for index, view in enumerate(views):
+        if view.intrinsics is not None:
+            known = torch.tensor(view.intrinsics, dtype=torch.float64)
+            K[index, [0, 1, 0, 1], [0, 1, 2, 2]], distortion[index] = known[:4], known[4:]
+    return replace(cameras, K=K, distortion=distortion)
 
 
 def offered_points(prediction: Prediction, index: int) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 2"]]:

@@ -73,23 +73,27 @@ class Workbench:
         ids = sorted(set(keys))
         return np.array([ids.index(key) for key in keys], np.int64)
 
+    def gather(self, kind: MatchKind, tell: Tell) -> list[Features]:
+        """Find features and match the photos, unless that is done."""
+        if kind.matcher is not None:
+            return self._adopt(kind, tell)
+        if kind.features not in self.features:
+            tell(0.0, "features")
+            found = find_all_features(
+                self.views, kind.features, self.folder, self.progress, lambda done, words: tell(FEATURE_SHARE * done, words)
+            )
+            self.features[kind.features] = found
+        features = self.features[kind.features]
+        if kind not in self.matches:
+            pairs = choose_pairs(features, exhaustive_up_to=kind.exhaustive_up_to)
+            descriptors = {f"descriptors_{i}": one.descriptors for i, one in enumerate(features)}
+            self._match(kind, features, np.array(pairs, np.int64).reshape(-1, 2), descriptors, tell)
+        return features
+
     def run(self, recipe: Recipe, tell: Tell) -> Attempt:
         """Find features, match and place photos, reusing whatever an earlier recipe left."""
         kind = recipe.matching
-        if kind.matcher is not None:
-            features = self._adopt(kind, tell)
-        else:
-            if kind.features not in self.features:
-                tell(0.0, "features")
-                found = find_all_features(
-                    self.views, kind.features, self.folder, self.progress, lambda done, words: tell(FEATURE_SHARE * done, words)
-                )
-                self.features[kind.features] = found
-            features = self.features[kind.features]
-            if kind not in self.matches:
-                pairs = choose_pairs(features, exhaustive_up_to=kind.exhaustive_up_to)
-                descriptors = {f"descriptors_{i}": one.descriptors for i, one in enumerate(features)}
-                self._match(kind, features, np.array(pairs, np.int64).reshape(-1, 2), descriptors, tell)
+        features = self.gather(kind, tell)
         side = float(np.mean([max(one.width, one.height) for one in features]))
         if not len(self.matches[kind].pairs):
             return Attempt(result=None, models=(), image_side=side)

@@ -46,7 +46,10 @@ def stage_keys(views: Views, config: PipelineConfig, identity: str, device: str)
         )
         for view in views
     ]  # fmt: skip
-    cameras = key_of(identity, device, config.seed, photos, config.cameras, path_digest(config.cameras), config.capture.scale_from)
+    cameras = key_of(
+        identity, device, config.seed, photos, config.cameras, path_digest(config.cameras), config.adjust_cameras,
+        config.capture.scale_from,
+    )  # fmt: skip
     depth = key_of(cameras, config.model, config.long_side)
     gaussians = key_of(depth, dataclasses.asdict(config.fuse), config.polish)
     polish = key_of(gaussians, dataclasses.asdict(config.polishing))

@@ -19,6 +19,7 @@ from .database import fill_database, match, set_focal_lengths, take_matches, ver
 from .features import describe_affine
 from .mapping import adjust, map_globally, map_incrementally
 from .models import describe, read, write
+from .refining import refine_cameras
 from .speech import speak_on_stderr, stop_with_parent
 
 
@@ -53,7 +54,14 @@ def place_photos(folder: Path) -> dict[str, np.ndarray]:
     return describe(models[0])
 
 
-COMMANDS = {"features": describe_affine, "match": match_photos, "place": place_photos, "read": read, "write": write}
+COMMANDS = {
+    "features": describe_affine,
+    "match": match_photos,
+    "place": place_photos,
+    "refine": refine_cameras,
+    "read": read,
+    "write": write,
+}
 
 
 def main(command: str, folder: Path) -> None:
