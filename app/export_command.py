@@ -20,8 +20,9 @@ from recon.editing import crop_box, outlier_mask, scene_middle, strongest
 from recon.errors import UserError
 from recon.files import write_json_atomic
 from recon.formats.conventions import CONVENTIONS, Similarity, moved_cameras, moved_gaussians, up_rotation
-from recon.formats.registry import FORMATS, Format, cut_sh, find_format, write_splats
+from recon.formats.registry import FORMATS, Format, cut_sh, find_format, sniff_format, write_splats
 from recon.formats.self_check import FileCheck, check_file
+from recon.ply import extra_columns
 from recon.records import Cameras, Rasterizer, Scene
 
 from .console import Quiet, answer, format_bytes, say
@@ -42,7 +43,8 @@ class ExportArguments:
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """File to write; an existing one is replaced."""
     format: str | None = None
-    """Format when the ending does not tell: ply, compressed-ply, spz, spz2, spz4, sog, splat, glb, gltf, points-ply, html, mesh."""
+    """Format when the ending does not tell: ply, ply-normals, compressed-ply, spz, spz2, spz4, sog, splat, glb, gltf, points-ply,
+    html, mesh."""
     convention: Literal["auto", "opencv", "opengl", "blender"] = "auto"
     """World axes of the file. auto follows the format: y down for PLY, SOG and .splat, y up for SPZ and glTF."""
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
@@ -70,7 +72,8 @@ class ExportArguments:
     texture: int = 2048
     """Mesh: side of the baked texture in pixels; 0 colours the vertices instead."""
     metres_per_unit: float | None = None
-    """Mesh: length of one scene unit; then the file is in metres, an STL in millimetres."""
+    """Mesh: length of one scene unit; then the file is in metres, an STL in millimetres. Known by itself after a run with
+    --scale-from."""
     photos: Path | None = None
     """Mesh: folder of the photos, when they have moved since the run."""
     json: Quiet = False
@@ -182,7 +185,7 @@ def export_splats(scene: Scene, entry: Format, arguments: ExportArguments, raste
     """Write one splat file and check it; returns what can be said about it."""
     R_file_world = file_axes(arguments, entry.R_file_world)
     started = time.perf_counter()
-    losses = write_splats(arguments.file, scene.gaussians, entry, R_file_world=R_file_world)
+    losses = write_splats(arguments.file, scene.gaussians, entry, R_file_world=R_file_world) + left_out(scene)
     write_s = time.perf_counter() - started
     facts: dict[str, Any] = {
         "file": str(arguments.file),
@@ -209,6 +212,13 @@ def export_splats(scene: Scene, entry: Format, arguments: ExportArguments, raste
     if entry.name.startswith("spz") and arguments.convention == "auto" and arguments.up is None:
         say("Note: SPZ is y-up by its specification; SuperSplat takes it for y-down: add --convention opencv for it.")
     return facts
+
+
+def left_out(scene: Scene) -> tuple[str, ...]:
+    """Say which columns of the scene's own file Gaussians do not have."""
+    source = Path(scene.provenance["file"])
+    extra = extra_columns(source) if sniff_format(source).name == "ply" else []
+    return (f"columns of {source.name} that are not of Gaussians left out: {', '.join(extra)}",) if extra else ()
 
 
 def summary(path: Path, check: FileCheck) -> str:

@@ -9,23 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recon.formats.attribute_bytes import attribute_bytes
 from recon.formats.registry import finite_mask, sniff_format
 from recon.ply import extra_columns
 from recon.records import Gaussians
 
 
 def file_facts(path: Path, gaussians: Gaussians) -> dict[str, Any]:
-    """What a splat file holds: format, bounds, values that are not finite, columns left out, bytes per attribute in memory."""
+    """What a splat file holds: format, bounds, values that are not finite, columns left out, bytes per attribute."""
     found = sniff_format(path)
     finite = finite_mask(gaussians)
     kept = gaussians.select(finite)
-    names = ("means", "quats", "scales", "opacities", "sh")
     facts: dict[str, Any] = {
         "format": found.name,
         "bytes_per_gaussian": round(path.stat().st_size / max(len(gaussians), 1), 2),
         "not_finite": int((~finite).sum()),
         "extra_columns": extra_columns(path) if found.name == "ply" else [],
-        "bytes_per_attribute": {name: getattr(gaussians, name)[:1].nbytes for name in names},
+        "bytes_per_attribute": attribute_bytes(path, found.name),
     }
     if len(kept):
         lower, upper = kept.means.min(dim=0).values, kept.means.max(dim=0).values

@@ -43,6 +43,7 @@ WANTED = (
     "rot_2",
     "rot_3",
 )
+NORMALS = ("nx", "ny", "nz")
 EDGE = 1e-7
 """Opacities are held this far from 0 and 1, where the logit is infinite."""
 
@@ -53,8 +54,11 @@ def column_names(coefficients: int) -> list[str]:
     return [*WANTED[:6], *rest, *WANTED[6:]]
 
 
-def write_ply(path: Path, gaussians: Gaussians) -> None:
+def write_ply(path: Path, gaussians: Gaussians, *, normals: bool = False) -> None:
     """Write Gaussians as a standard 3DGS PLY, whole or not at all.
+
+    Args:
+        normals: also the columns nx ny nz, all zero, as the authors' program writes them; some readers count columns.
 
     Raises:
         ValueError: a value is not finite.
@@ -69,6 +73,9 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
         bad = int((~np.isfinite(table)).any(axis=1).sum())
         raise ValueError(f"write_ply: {bad} of {count} Gaussians hold values that are not finite")
     names = column_names(coefficients)
+    if normals:
+        names[3:3] = NORMALS
+        table = np.concatenate([table[:, :3], np.zeros((count, 3), np.float32), table[:, 3:]], axis=1)
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -81,7 +88,7 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
         file.write(np.ascontiguousarray(table, dtype="<f4").tobytes())
 
 
-def _parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int, bool]:
+def parse_header(path: Path, head: bytes) -> tuple[int, np.dtype, int, bool]:
     """Return the number of vertices, their record type, where their data starts, and whether nothing else follows them."""
     end = head.find(b"end_header")
     newline = head.find(b"\n", end)
@@ -123,14 +130,14 @@ def extra_columns(path: Path) -> list[str]:
     """
     try:
         with open(path, "rb") as file:
-            _, record, _, _ = _parse_header(path, file.read(MAX_HEADER_BYTES))
+            _, record, _, _ = parse_header(path, file.read(MAX_HEADER_BYTES))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
     return _surplus(set(record.names or ()))
 
 
 def _surplus(names: set[str]) -> list[str]:
-    return sorted(name for name in names - {*WANTED, "nx", "ny", "nz"} if not name.startswith("f_rest_"))
+    return sorted(name for name in names - {*WANTED, *NORMALS} if not name.startswith("f_rest_"))
 
 
 def read_ply(path: Path, *, keep_broken: bool = False) -> Gaussians:
@@ -148,7 +155,7 @@ def read_ply(path: Path, *, keep_broken: bool = False) -> Gaussians:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            count, record, start, alone = _parse_header(path, file.read(MAX_HEADER_BYTES))
+            count, record, start, alone = parse_header(path, file.read(MAX_HEADER_BYTES))
             missing = [name for name in WANTED if name not in (record.names or ())]
             if missing:
                 raise UserError(f"{path} holds no Gaussians: it lacks {', '.join(missing[:4])}.", "Give a 3DGS PLY.")

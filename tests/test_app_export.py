@@ -8,6 +8,7 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from splat_scenes import apart, cloud
@@ -103,6 +104,24 @@ def test_outliers_are_told_and_pruned_only_on_request(out: Path, tmp_path: Path,
     assert len(read_splats(tmp_path / "a.sog")) == 300
     assert main(["export", str(tmp_path / "bad.ply"), str(tmp_path / "b.sog"), "--prune"]) == 0
     assert len(read_splats(tmp_path / "b.sog")) == 298
+
+
+def test_columns_that_gaussians_do_not_have_are_told(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from plyfile import PlyData, PlyElement
+
+    table = PlyData.read(out / "scene.ply")["vertex"].data
+    labelled = np.empty(len(table), dtype=[*table.dtype.descr, ("label", "u1")])
+    for name in table.dtype.names:
+        labelled[name] = table[name]
+    labelled["label"] = 3
+    PlyData([PlyElement.describe(labelled, "vertex")]).write(tmp_path / "labelled.ply")
+    assert main(["export", str(tmp_path / "labelled.ply"), str(tmp_path / "a.ply"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert "label" in json.loads(told.out)["losses"][0]
+    assert "label" in told.err
+    assert main(["export", str(out), str(tmp_path / "b.ply"), "--format", "ply-normals", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["losses"] == []
+    assert "nx" in PlyData.read(tmp_path / "b.ply")["vertex"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +232,8 @@ def test_compare_and_info(out: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["info", str(tmp_path / "a.spz"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["format"], facts["gaussians"], facts["not_finite"]) == ("spz", 300, 0)
-    assert facts["bytes_per_attribute"] == {"means": 12, "quats": 16, "scales": 12, "opacities": 4, "sh": 48}
+    content = {"position": 9, "opacity": 1, "colour": 3, "scale": 3, "rotation": 4, "SH beyond degree 0": 9}
+    assert facts["bytes_per_attribute"] == {name: 300 * each for name, each in content.items()} | {"headers and the rest": 16}
 
 
 def test_a_mesh_leaves_out_the_far_shell_and_an_stl_is_in_millimetres(tmp_path: Path) -> None:
@@ -225,7 +245,8 @@ def test_a_mesh_leaves_out_the_far_shell_and_an_stl_is_in_millimetres(tmp_path: 
     ball = replace(scene, means=directions, scales=torch.full((6000, 3), 0.04), opacities=torch.full((6000,), 0.9))
     far = replace(ball, means=directions * 40.0, scales=torch.full((6000, 3), 2.0)).select(torch.arange(500))
     write_ply(tmp_path / "scene.ply", Gaussians.concatenate([ball, far]))
-    (tmp_path / "report.json").write_text(json.dumps({"counts": {"gaussians": 6500, "shell_gaussians": 500}}))
+    report = {"counts": {"gaussians": 6500, "shell_gaussians": 500}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
     cameras = cameras_around(ball, views=8, side_px=160)
     write_frames(tmp_path, cameras)
     target = tmp_path / "ball.stl"
@@ -238,6 +259,9 @@ def test_a_mesh_leaves_out_the_far_shell_and_an_stl_is_in_millimetres(tmp_path: 
     for frame, (x, y, z) in zip(seen_from, cameras.centers_world.tolist(), strict=True):
         place = [row[3] for row in frame["T_world_cam"][:3]]
         assert place == pytest.approx([500 * x, 500 * z, -500 * y], abs=0.1), "z up, millimetres"
+    (tmp_path / "report.json").write_text(json.dumps(report | {"choices": {"scale": {"metres": 1.0}}}))
+    assert main(["export", str(tmp_path), str(target), "--faces", "3000", "--voxel", "0.06"]) == 0
+    assert abs(trimesh.load(target, force="mesh").bounds[:, :2]).max() == pytest.approx(1000.0, rel=0.15), "a known distance"
 
 
 def test_html_holds_everything(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -203,7 +203,7 @@ def raw_file(name: str, folder: Path) -> Path:
     marks = {0: (1234.5, math.nan), 1: (2345.5, math.inf)}
     for index, (mark, _) in marks.items():
         scene.means[index] = mark
-    path = folder / f"a{FORMATS[name].extensions[0]}"
+    path = folder / f"a{FORMATS[name].ending}"
     write_splats(path, scene, FORMATS[name])
     data = path.read_bytes()
     for mark, bad in marks.values():
@@ -228,7 +228,7 @@ def test_numbers_that_are_none_are_refused_counted_and_cleaned(name: str, tmp_pa
 
 @pytest.mark.parametrize("name", [name for name, entry in FORMATS.items() if entry.write and entry.read])
 def test_a_scene_of_one_is_written_and_read_and_one_of_none_is_refused(name: str, tmp_path: Path) -> None:
-    path = tmp_path / f"a{(FORMATS[name].extensions or ('.spz',))[0]}"
+    path = tmp_path / f"a{FORMATS[name].ending}"
     write_splats(path, SMALL.select(torch.tensor([2])), FORMATS[name])
     assert len(read_splats(path, name)) == 1
     before = path.read_bytes()

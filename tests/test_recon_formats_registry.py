@@ -23,8 +23,7 @@ WRITTEN = [name for name, entry in FORMATS.items() if entry.write is not None an
 
 
 def file_name(name: str) -> str:
-    extensions = FORMATS[name].extensions
-    return f"scene{extensions[0] if extensions else '.spz'}"
+    return f"scene{FORMATS[name].ending}"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_conventions_change_the_file_and_not_the_scene(name: str, convention: st
 
 
 def test_axes_follow_the_specifications() -> None:
-    for name in ("ply", "compressed-ply", "sog", "splat"):
+    for name in ("ply", "ply-normals", "compressed-ply", "sog", "splat"):
         assert torch.equal(FORMATS[name].R_file_world, torch.eye(3))
     for name in ("spz", "spz2", "spz4", "glb", "gltf"):
         assert torch.equal(FORMATS[name].R_file_world, Y_UP)

@@ -54,6 +54,18 @@ def test_somebody_elses_reader_finds_the_standard_columns(tmp_path):
     assert np.allclose(np.exp(vertex["scale_2"]), gaussians.scales[:, 2])
 
 
+def test_normals_are_written_on_request_where_others_look_for_them(tmp_path):
+    gaussians = some_gaussians(7, 4)
+    write_ply(tmp_path / "a.ply", gaussians, normals=True)
+    vertex = plyfile.PlyData.read(tmp_path / "a.ply")["vertex"]
+    assert [p.name for p in vertex.properties][:9] == ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
+    assert not any(vertex[name].any() for name in ("nx", "ny", "nz"))
+    after = read_ply(tmp_path / "a.ply")
+    torch.testing.assert_close(after.means, gaussians.means)
+    torch.testing.assert_close(after.sh, gaussians.sh)
+    assert extra_columns(tmp_path / "a.ply") == []
+
+
 def write_columns(path, table: dict, *, text=False, byte_order="<", name="vertex"):
     """Write columns with somebody else's writer."""
     array = np.array(list(zip(*table.values(), strict=True)), dtype=[(key, "f4") for key in table])

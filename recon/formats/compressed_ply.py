@@ -97,7 +97,7 @@ def decode(data: bytes) -> Gaussians:
     Raises:
         BadFile: the header is not that of a compressed PLY, or the data is short.
     """
-    elements, body = _parse_header(data)
+    elements, body = parse_header(data)
     chunk, vertex, sh = (elements.get(name, (0, [], set())) for name in ("chunk", "vertex", "sh"))
     known = list(elements) in (["chunk", "vertex"], ["chunk", "vertex", "sh"])
     if not known or sorted(vertex[1]) != sorted(WORDS) or vertex[2] != {"uint"} or chunk[2] != {"float"}:
@@ -142,7 +142,7 @@ def _decode_sh(element: tuple[int, list[str], set[str]], body: Reader, count: in
     return ((unit - 0.5) * 2 * SH_RANGE).reshape(count, 3, -1).transpose(0, 2, 1).astype(np.float32)
 
 
-def _parse_header(data: bytes) -> tuple[dict[str, tuple[int, list[str], set[str]]], Reader]:
+def parse_header(data: bytes) -> tuple[dict[str, tuple[int, list[str], set[str]]], Reader]:
     """Elements as (count, property names, their types), and a reader at the first byte behind the header."""
     end = data.find(b"end_header\n", 0, HEADER_LIMIT)
     if not data.startswith(b"ply") or end < 0:

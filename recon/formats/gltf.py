@@ -112,7 +112,7 @@ def decode(data: bytes) -> Gaussians:
     Raises:
         BadFile: it is neither, it holds no splats, it is compressed, or it lies about its size.
     """
-    document, blob = _split(data)
+    document, blob = split(data)
     found = placed_primitives(document, EXTENSION)
     if not found:
         raise BadFile(f"it holds no primitive with {EXTENSION}; a mesh is not a splat scene.")
@@ -122,7 +122,7 @@ def decode(data: bytes) -> Gaussians:
     return Gaussians.concatenate(parts)
 
 
-def _split(data: bytes) -> tuple[dict[str, Any], bytes | None]:
+def split(data: bytes) -> tuple[dict[str, Any], bytes | None]:
     """The JSON document and the binary chunk, if any."""
     if not data.startswith(b"glTF"):
         return parse_json(data, "it"), None

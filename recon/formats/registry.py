@@ -34,7 +34,7 @@ class Format:
     name: str
     """What `--format` takes."""
     extensions: tuple[str, ...]
-    """Endings of file names, longest first; empty when only `--format` selects it."""
+    """Endings of file names that select it, the usual one first; empty when only `--format` does."""
     summary: str
     """One line for help and tables."""
     read: Callable[[Path], Gaussians] | None
@@ -51,6 +51,13 @@ class Format:
     """gaussforge's name of the format; None when it has none."""
     second_reader_turns: bool = True
     """False when gaussforge ignores the axes that the format demands."""
+    like: str = ""
+    """Usual ending of a format that has none of its own."""
+
+    @property
+    def ending(self) -> str:
+        """The usual ending of its files."""
+        return self.extensions[0] if self.extensions else self.like
 
 
 def _bytes_reader(decode: Callable[[bytes], Gaussians]) -> Callable[[Path], Gaussians]:
@@ -67,9 +74,22 @@ def _bytes_writer(encode: Callable[[Gaussians], tuple[bytes, Notes]]) -> Callabl
     return write
 
 
-def _write_ply(path: Path, gaussians: Gaussians) -> Notes:
-    write_ply(path, gaussians)
+def _write_ply(path: Path, gaussians: Gaussians, *, normals: bool = False) -> Notes:
+    write_ply(path, gaussians, normals=normals)
     return ()
+
+
+def _ply(name: str, extensions: tuple[str, ...], summary: str, *, normals: bool) -> Format:
+    return Format(
+        name=name,
+        extensions=extensions,
+        summary=summary,
+        read=partial(read_ply, keep_broken=True),
+        write=partial(_write_ply, normals=normals),
+        floor_db=60.0,
+        second_reader="ply",
+        like=".ply",
+    )
 
 
 def _read_sog(path: Path) -> Gaussians:
@@ -97,6 +117,7 @@ def _spz(name: str, version: int, extensions: tuple[str, ...], summary: str, flo
         floor_db=floor_db,
         second_reader="spz",
         second_reader_turns=False,
+        like=".spz",
     )
 
 
@@ -115,15 +136,8 @@ def _gltf(name: str, summary: str, *, binary: bool) -> Format:
 FORMATS: dict[str, Format] = {
     entry.name: entry
     for entry in (
-        Format(
-            name="ply",
-            extensions=(".ply",),
-            summary="3DGS PLY: every viewer, nothing lost",
-            read=partial(read_ply, keep_broken=True),
-            write=_write_ply,
-            floor_db=60.0,
-            second_reader="ply",
-        ),
+        _ply("ply", (".ply",), "3DGS PLY: every viewer, nothing lost", normals=False),
+        _ply("ply-normals", (), "the same with empty normals, for readers that count columns", normals=True),
         Format(
             name="compressed-ply",
             extensions=(".compressed.ply",),

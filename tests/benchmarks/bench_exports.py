@@ -38,7 +38,7 @@ from recon.ply import write_ply
 from recon.records import Cameras, Gaussians
 from render.rasterizer import load_rasterizer
 
-WRITTEN = [entry for entry in FORMATS.values() if entry.write is not None and entry.read is not None]
+WRITTEN = [e for e in FORMATS.values() if e.write is not None and e.read is not None and e.name != "ply-normals"]
 NOT_READ_BY_WITNESS = {"glb", "gltf"}
 FLOOR_DB, MOST_SECONDS, MOST_GB = 40.0, 30.0, 2.0
 MOST_SHIFT, MOST_SHIFT_SH = 0.1, 0.5
@@ -75,15 +75,10 @@ def synthetic(count: int, degree: int) -> Gaussians:
     )
 
 
-def file_name(entry: Format) -> str:
-    """A name with an ending of the format; formats that only `--format` selects share that of SPZ."""
-    return f"scene{entry.extensions[0] if entry.extensions else '.spz'}"
-
-
 def costs(entry: Format, asked: Asked, *, check: bool) -> str:
     """Write, read and check one file; a row of the table."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / file_name(entry)
+        path = Path(folder) / f"scene{entry.ending}"
         started = time.perf_counter()
         losses = write_splats(path, asked.gaussians, entry)
         write_s = time.perf_counter() - started
@@ -141,7 +136,7 @@ def witnessed(entry: Format, asked: Asked, reference: dict) -> tuple[str, bool]:
     ours = load_rasterizer("cpu")(cut_sh(asked.gaussians, entry.max_sh), view.camera()).color[0].clamp(0, 1).numpy()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        path = folder / file_name(entry)
+        path = folder / f"scene{entry.ending}"
         write_splats(path, asked.gaussians, entry, R_file_world=Y_DOWN)  # that program takes every file for y-down
         found = told_by_witness(path)
         theirs = witness.draw_elsewhere(path, view, folder)
@@ -157,7 +152,7 @@ def witnessed(entry: Format, asked: Asked, reference: dict) -> tuple[str, bool]:
 def whole_export(asked: Asked, source: Path, folder: Path, name: str) -> tuple[str, bool]:
     """`recon export` in a process of its own, check and all; a row, and whether it keeps within the limits."""
     kind = ["--format", name] if name in FORMATS else []
-    path = folder / (file_name(FORMATS[name]) if name in FORMATS else {"html": "scene.html", "mesh": "mesh.glb"}[name])
+    path = folder / (f"scene{FORMATS[name].ending}" if name in FORMATS else {"html": "scene.html", "mesh": "mesh.glb"}[name])
     done = run_measured([sys.executable, "-m", "app.cli", "export", str(source), str(path), "--json", *kind])
     row = f"| {asked.name} | {name} | {done.wall_s:.1f} | {done.processor_s:.1f} | {done.peak_gb:.2f} |"
     return row, done.wall_s <= MOST_SECONDS and done.peak_gb < MOST_GB
