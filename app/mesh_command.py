@@ -19,7 +19,7 @@ from recon.editing import scene_middle
 from recon.errors import UserError
 from recon.formats.conventions import Y_UP, Z_UP
 from recon.formats.self_check import cameras_around
-from recon.meshing.depths import DepthPicture, choose_voxel, draw_depths
+from recon.meshing.depths import DepthPicture, draw_depths, voxel_for
 from recon.meshing.holes import Sight, close_holes
 from recon.meshing.mesh_files import ENDINGS, write_mesh
 from recon.meshing.texture import TexturePhoto, bake, color_vertices, unwrap
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from .export_command import ExportArguments
 
 DEPTH_SIDE = 640
-"""Longest side of the depth pictures, pixels."""
+"""Longest side of the depth pictures, pixels, of as many views as ``DEPTH_PIXELS`` allow; more views are drawn smaller."""
+DEPTH_PIXELS = 12_000_000
 PHOTO_SIDE = 1024
 """Longest side of the photos that colour the mesh, pixels."""
-MOST_DEPTH_VIEWS, MOST_TEXTURE_VIEWS = 150, 40
+MOST_DEPTH_VIEWS, MOST_TEXTURE_VIEWS = 100, 40
 FAR_RADII = 4.0
 """Surface farther from a camera than this many scene radii plus the way to its middle is background."""
 MM_PER_M = 1000.0
@@ -51,12 +52,12 @@ def export_mesh(scene: Scene, arguments: ExportArguments, rasterizer: Rasterizer
     placed = placed_cameras(scene)
     if placed is None:
         say("Note: this scene has no cameras; it is looked at from a ring around it, which misses what lies inside.")
-    cameras = cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE) if placed is None else fit_cameras(placed, DEPTH_SIDE)
+    cameras = cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE) if placed is None else depth_cameras(placed)
     mesh, voxel = make_mesh(scene, cameras, arguments, rasterizer)
     photos = texture_photos(scene, placed, rasterizer)
     textured = arguments.texture > 0 and kind in (".glb", ".obj")
     mesh = bake(unwrap(mesh), photos, arguments.texture) if textured else color_vertices(mesh, photos)
-    R_file_world, scale, unit = file_frame(arguments, kind)
+    R_file_world, scale, unit = file_frame(scene, arguments, kind)
     written = write_mesh(arguments.file, mesh, R_file_world=R_file_world, scale=scale)
     if arguments.cameras is not None:
         from .export_command import write_cameras
@@ -89,13 +90,19 @@ def without_shell(scene: Scene) -> Scene:
     return replace(scene, gaussians=scene.gaussians.select(kept))
 
 
+def depth_cameras(placed: Cameras) -> Cameras:
+    """The cameras that depth is drawn from, evenly picked and of a size that keeps all of them together affordable."""
+    picked = torch.linspace(0, len(placed) - 1, min(MOST_DEPTH_VIEWS, len(placed))).round().long().tolist()
+    cameras = fit_cameras(placed.select(picked), DEPTH_SIDE)
+    pixels = sum(width * height for width, height in zip(cameras.width, cameras.height, strict=True))
+    return fit_cameras(cameras, max(16, round(DEPTH_SIDE * min(1.0, (DEPTH_PIXELS / pixels) ** 0.5))))
+
+
 def make_mesh(scene: Scene, cameras: Cameras, arguments: ExportArguments, rasterizer: Rasterizer) -> tuple[Mesh, float]:
     """Fuse, clean, close what was seen to be closed, simplify; returns the mesh and the grid size."""
-    picked = torch.linspace(0, len(cameras) - 1, min(MOST_DEPTH_VIEWS, len(cameras))).round().long().tolist()
-    cameras = cameras.select(picked)
-    voxel = arguments.voxel or choose_voxel(scene.gaussians, cameras)
     centre, radius = scene_middle(scene.gaussians)
     far = float((cameras.centers_world.float() - centre).norm(dim=1).median()) + FAR_RADII * radius
+    voxel = arguments.voxel or voxel_for(arguments.faces, scene.gaussians, cameras, rasterizer, far)
     sights: list[Sight] = []
 
     def remembered() -> Iterator[DepthPicture]:
@@ -124,13 +131,14 @@ def _drawn(scene: Scene, cameras: Cameras, rasterizer: Rasterizer) -> list[Textu
     photos = []
     for index in range(len(cameras)):
         with torch.no_grad():
-            picture = rasterizer(scene.gaussians, cameras.select([index]), RasterOptions()).color[0].clamp(0, 1)
+            picture = rasterizer(scene.gaussians, cameras.select([index]), RasterOptions()).color[0]
         photos.append(_photo(picture, cameras, index))
     return photos
 
 
 def _photo(image: torch.Tensor, cameras: Cameras, index: int) -> TexturePhoto:
-    return TexturePhoto(image=image, K=cameras.K[index].double().numpy(), T_world_cam=cameras.T_world_cam[index].double().numpy())
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return TexturePhoto(image=pixels, K=cameras.K[index].double().numpy(), T_world_cam=cameras.T_world_cam[index].double().numpy())
 
 
 def _undistorted(scene: Scene, folder: Path, names: list[str]) -> list[TexturePhoto]:
@@ -156,12 +164,20 @@ def _undistorted(scene: Scene, folder: Path, names: list[str]) -> list[TexturePh
     return photos
 
 
-def file_frame(arguments: ExportArguments, kind: str) -> tuple[np.ndarray, float, str]:
+def file_frame(scene: Scene, arguments: ExportArguments, kind: str) -> tuple[np.ndarray, float, str]:
     """Axes, scale and unit of a mesh file: y up; STL z up (print beds), in millimetres when the scale is known."""
     from .export_command import file_axes
 
     R = file_axes(arguments, Z_UP if kind == ".stl" else Y_UP).double().numpy()
-    if arguments.metres_per_unit is None:
+    length = arguments.metres_per_unit or known_length(scene)
+    if length is None:
         return R, 1.0, "scene units"
-    metres = arguments.metres_per_unit / arguments.scale
+    metres = length / arguments.scale
     return (R, metres * MM_PER_M, "mm") if kind == ".stl" else (R, metres, "m")
+
+
+def known_length(scene: Scene) -> float | None:
+    """Metres per unit of a scene: 1 when its run was told a distance (--scale-from), None when nobody knows."""
+    report = scene.provenance.get("report")
+    choices = report.get("choices") if isinstance(report, dict) else None
+    return 1.0 if isinstance(choices, dict) and isinstance(choices.get("scale"), dict) else None

@@ -11,10 +11,11 @@ import torch
 from recon.formats.conventions import Y_UP
 from recon.formats.self_check import cameras_around
 from recon.geometry import rgb_to_sh0, rotations_to_quats
-from recon.meshing.depths import choose_voxel, draw_depths
+from recon.meshing.coloring import grow
+from recon.meshing.depths import choose_voxel, draw_depths, fill_gaps, voxel_for
 from recon.meshing.holes import Sight, boundary_rings, close_holes
 from recon.meshing.mesh_files import write_mesh
-from recon.meshing.texture import TexturePhoto, bake, balance, color_vertices, rasterize_uvs, unwrap
+from recon.meshing.texture import TexturePhoto, bake, balance, color_vertices, neighbourhoods, rasterize_uvs, unwrap
 from recon.meshing.tsdf import Mesh, Rays, clean_mesh, fuse_depths, simplify
 from recon.records import Cameras, Gaussians, RasterOptions
 from render.rasterizer import load_rasterizer
@@ -129,10 +130,69 @@ def test_a_hole_is_closed_only_where_a_surface_was_seen() -> None:
     assert close_holes(mesh, [sight(4.0), sight(np.inf)], voxel=0.1) is mesh
 
 
+def wall_with_gap(behind: float, alpha: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Believed depth, expected depth and coverage of a wall at depth 4 with a gap of five pixels."""
+    believed, coverage = torch.full((40, 40), 4.0), torch.ones(40, 40)
+    believed[18:23, 18:23], coverage[18:23, 18:23] = 0.0, alpha
+    return believed, torch.where(believed > 0, believed, behind), coverage
+
+
+def test_gaps_between_splats_are_filled_only_with_what_they_show() -> None:
+    believed, expected, alpha = wall_with_gap(4.02, 0.1)
+    filled = fill_gaps(believed, expected, alpha)
+    assert torch.equal(filled, expected), "the little that shows lies on the wall"
+    assert torch.equal(fill_gaps(*wall_with_gap(5.0, 0.9)), believed), "another surface behind"
+    assert torch.equal(fill_gaps(*wall_with_gap(4.02, 0.001)), believed), "nothing there"
+    step = torch.where(torch.arange(40) < 20, 4.0, 6.0).expand(40, 40)
+    edge = torch.where(believed > 0, step, 0.0)
+    assert torch.equal(fill_gaps(edge, step, alpha), edge), "between two surfaces"
+
+
+def test_a_grid_suits_the_triangles_asked_for() -> None:
+    scene, around = ball(), cameras_around(ball(), views=8, side_px=256)
+    draw = load_rasterizer("cpu")
+    finest = choose_voxel(scene, around)
+    assert voxel_for(1_000_000, scene, around, draw, 20.0) == finest
+    coarse = voxel_for(1000, scene, around, draw, 20.0)
+    raw = fuse_depths(draw_depths(scene, around, draw, 20.0), coarse, 20.0)
+    assert 2000 < len(raw.faces) < 8000, "about four times as many before they are simplified"
+
+
+def test_neighbourhoods_hold_every_face_once_and_lie_together(mesh: Mesh) -> None:
+    groups = neighbourhoods(mesh, 100)
+    assert np.array_equal(np.sort(np.concatenate(groups)), np.arange(len(mesh.faces)))
+    assert max(len(group) for group in groups) <= 100
+    middles = mesh.vertices[mesh.faces].mean(axis=1)
+    assert np.median([np.ptp(middles[group], axis=0).max() for group in groups]) < RADIUS
+
+
+def test_unwrapped_charts_do_not_overlap_and_keep_the_shape(mesh: Mesh) -> None:
+    few = simplify(mesh, 1500)
+    flat = unwrap(few)
+    assert flat.uvs is not None
+    assert flat.uvs.min() >= 0
+    assert flat.uvs.max() <= 1
+    sort = [np.sort(m.vertices[m.faces].reshape(-1, 9), axis=0) for m in (few, flat)]
+    assert np.array_equal(*sort)
+    a, b, c = (flat.uvs[flat.faces[:, i]].astype(float) for i in range(3))
+    area = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).sum() / 2
+    texel, _, _ = rasterize_uvs(flat.uvs, flat.faces, 512)
+    assert area == pytest.approx(len(texel) / 512**2, rel=0.15), "texels covered once"
+
+
+def test_colour_grows_by_one_texel() -> None:
+    texture, filled = np.zeros((5, 5, 3), np.float32), np.zeros((5, 5), bool)
+    texture[2, 2], filled[2, 2] = 0.5, True
+    grown, now = grow(texture, filled)
+    assert now.sum() == 5
+    assert np.allclose(grown[now], 0.5)
+
+
 def photos_of(scene: Gaussians, cameras: Cameras, gains: list[float]) -> list[TexturePhoto]:
     color = load_rasterizer("cpu")(scene, cameras, RasterOptions()).color.clamp(0, 1)
     K, T_world_cam = cameras.K.double().numpy(), cameras.T_world_cam.double().numpy()
-    return [TexturePhoto(image=(color[i] * gains[i]).clamp(0, 1), K=K[i], T_world_cam=T_world_cam[i]) for i in range(len(cameras))]
+    pixels = [(color[i] * gains[i] * 255).clamp(0, 255).round().to(torch.uint8).numpy() for i in range(len(cameras))]
+    return [TexturePhoto(image=pixels[i], K=K[i], T_world_cam=T_world_cam[i]) for i in range(len(cameras))]
 
 
 def test_vertex_colours_come_from_the_photos_at_one_exposure(mesh: Mesh, cameras: Cameras) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d
 
-from ..geometry import pixel_grid, rays_cam
+from ..geometry import backproject, pixel_grid, rays_cam, transform
 from ..records import Cameras, Gaussians, Rasterizer, RasterOptions
 
 OPAQUE = 0.6
@@ -25,6 +26,20 @@ CLEAR = 0.2
 """Pixels less opaque than this show that nothing stands there."""
 EDGE = 0.05
 """Relative difference of expected and median depth that tells the edge of an object, where both are of two surfaces."""
+GAP_WINDOW, GAP_ROUNDS = 9, 2
+"""Gaps between splats are filled from this many pixels around, so many times over."""
+GAP_SHARE, GAP_RANGE, GAP_SLACK = 0.25, 0.05, 0.01
+"""Share of the window that must be believed, how far its depths may lie apart, and how far beyond them the gap's own may lie."""
+FAINT = 0.02
+"""Gaps less opaque than this show nothing of the surface."""
+RAW_FACES = 4.0
+"""Triangles of the raw surface for each one asked for: fewer lose detail, more only cost time to simplify."""
+FACES_PER_CELL = 2.1
+"""Triangles that marching cubes puts where the surface passes through one square of the grid, measured."""
+AREA_SIDE, AREA_VIEWS, AREA_CELLS = 160, 16, 8.0
+"""Pictures the area of the surface is estimated from, and the cells it is counted in, in sizes of the grid."""
+CELLS_PER_SQUARE = 1.5
+"""Cells that a plane of random direction touches, for each square of its area."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +76,58 @@ def draw_depths(gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, 
         edge = (drawn.depth[0] - depth).abs() > EDGE * depth
         trusted = (alpha > OPAQUE) & (depth > 0) & (facing > GRAZING) & ~edge
         nothing = torch.zeros_like(depth)
+        believed = fill_gaps(torch.where(trusted, depth, nothing), drawn.depth[0], alpha)
+        seen = torch.where(alpha > OPAQUE, depth, torch.where(alpha < CLEAR, nothing + torch.inf, nothing))
         yield DepthPicture(
-            depth=torch.where(trusted, depth, nothing),
-            seen=torch.where(alpha > OPAQUE, depth, torch.where(alpha < CLEAR, nothing + torch.inf, nothing)),
-            color=(drawn.color[0] / alpha[..., None].clamp_min(0.1)).clamp(0, 1),
+            depth=believed,
+            seen=torch.where(believed > 0, believed, seen),
+            color=(drawn.color[0] / alpha[..., None].clamp_min(FAINT)).clamp(0, 1),
             K=camera.K[0].float(),
             T_world_cam=camera.T_world_cam[0].float(),
         )
+
+
+def fill_gaps(depth: Float[Tensor, "H W"], expected: Float[Tensor, "H W"], alpha: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """Believe the expected depth in the small gaps that splats leave between them: where all around is one surface, and what
+    little the gap shows lies on it too. Without that a wall has holes of a few grid cells.
+
+    Args:
+        depth: 0 where it is not believed.
+        expected: mean depth of what a pixel shows, however little.
+        alpha: coverage.
+    """
+    for _ in range(GAP_ROUNDS):
+        known = depth > 0
+        farthest = _highest(torch.where(known, depth, -torch.inf))
+        nearest = -_highest(torch.where(known, -depth, -torch.inf))
+        share = avg_pool2d(known.to(depth)[None, None], GAP_WINDOW, 1, GAP_WINDOW // 2)[0, 0]
+        one_surface = (share >= GAP_SHARE) & (farthest - nearest < GAP_RANGE * farthest)
+        on_it = (expected > nearest * (1 - GAP_SLACK)) & (expected < farthest * (1 + GAP_SLACK))
+        depth = torch.where(~known & (alpha > FAINT) & one_surface & on_it, expected, depth)
+    return depth
+
+
+def _highest(values: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """Highest value in the window about every pixel; first along columns, then along rows."""
+    size, pad = GAP_WINDOW, GAP_WINDOW // 2
+    return max_pool2d(max_pool2d(values[None, None], (size, 1), 1, (pad, 0)), (1, size), 1, (0, pad))[0, 0]
+
+
+def voxel_for(faces: int, gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, far: float) -> float:
+    """Choose the grid size for a mesh that will have at most ``faces`` triangles: that of the data (``choose_voxel``), or coarser
+    where so fine a grid would give many times as many triangles as may stay."""
+    finest = choose_voxel(gaussians, cameras)
+    picked = torch.linspace(0, len(cameras) - 1, min(AREA_VIEWS, len(cameras))).round().long().tolist()
+    shrink = min(1.0, AREA_SIDE / max(*cameras.width, *cameras.height))
+    few = cameras.select(picked)
+    small = few.resized([max(1, round(w * shrink)) for w in few.width], [max(1, round(h * shrink)) for h in few.height])
+    cell = AREA_CELLS * finest
+    cells = []
+    for picture in draw_depths(gaussians, small, rasterizer, far):
+        at = transform(picture.T_world_cam, backproject(picture.depth, picture.K)[picture.depth > 0])
+        cells.append(torch.unique((at / cell).floor().long(), dim=0))
+    area = len(torch.unique(torch.cat(cells), dim=0)) * cell**2 / CELLS_PER_SQUARE
+    return max(finest, (FACES_PER_CELL * area / (RAW_FACES * faces)) ** 0.5)
 
 
 def choose_voxel(gaussians: Gaussians, cameras: Cameras) -> float:

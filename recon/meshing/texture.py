@@ -11,45 +11,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ..geometry import sample_image
+from ..polishing.workers import over_rows
+from .coloring import add_photo, cover, grow
 from .tsdf import Mesh, Rays, face_normals, vertex_normals
 
-OCCLUSION = 0.02
-"""A point is hidden when the mesh lies closer by more than this share of its depth."""
-SHARPNESS = 4.0
-"""Power of the facing and nearness weights; higher takes fewer photos per texel."""
-GAIN_POINTS, GAIN_SAMPLES = 200_000, 20_000
-STRETCH = 400_000
-"""Points coloured at a time: what a 2048 texture needs at once would be gigabytes."""
-BORDER = 0.06
-"""Share of the photo's width over which its weight fades in."""
+DEPTH_SIDE = 512
+"""Longest side of the pictures that tell what hides what."""
+GAIN_POINTS, LEAST_SAMPLES = 40_000, 50
+"""Points that exposure is balanced from, and how many of them a photo must show."""
+LEAST_WEIGHT = 1e-8
+CHART_FACES = 500
+"""Triangles that are cut into charts at a time."""
+BLEED_TEXELS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class TexturePhoto:
     """One photo that colours the mesh."""
 
-    image: Float[Tensor, "H W 3"]
-    """sRGB in [0, 1], undistorted."""
+    image: np.ndarray
+    """H W 3 uint8 sRGB, undistorted."""
     K: np.ndarray
     T_world_cam: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """A photo and what of the mesh stands in it."""
+
+    photo: TexturePhoto
+    depth: np.ndarray
+    """z-depth of the mesh, a smaller picture of the same view; infinite where there is none."""
+
+
 def unwrap(mesh: Mesh) -> Mesh:
-    """Cut the surface into charts and lay them out (xatlas)."""
+    """Cut the surface into charts and lay them out (xatlas), a neighbourhood at a time: the time that finding charts takes grows
+    faster than the number of triangles, and few charts are that large."""
     import xatlas
 
-    of, faces, uvs = xatlas.parametrize(mesh.vertices, mesh.faces.astype(np.uint32))
-    return replace(
-        mesh, vertices=mesh.vertices[of], colors=mesh.colors[of], faces=faces.astype(np.int32), uvs=uvs.astype(np.float32)
-    )
+    atlas, vertices = xatlas.Atlas(), []
+    for part in neighbourhoods(mesh, CHART_FACES):
+        used, faces = np.unique(mesh.faces[part], return_inverse=True)
+        vertices.append(used)
+        atlas.add_mesh(mesh.vertices[used], faces.reshape(-1, 3).astype(np.uint32))
+    atlas.generate(xatlas.ChartOptions(), xatlas.PackOptions())
+    found = [atlas[index] for index in range(len(vertices))]
+    of = np.concatenate([used[taken] for used, (taken, _, _) in zip(vertices, found, strict=True)])
+    start = np.cumsum([0, *(len(taken) for taken, _, _ in found)])
+    faces = np.concatenate([faces + at for at, (_, faces, _) in zip(start[:-1].tolist(), found, strict=True)])
+    uvs = np.concatenate([uv for _, _, uv in found]).astype(np.float32)
+    return replace(mesh, vertices=mesh.vertices[of], colors=mesh.colors[of], faces=faces.astype(np.int32), uvs=uvs)
+
+
+def neighbourhoods(mesh: Mesh, most: int) -> list[np.ndarray]:
+    """Faces in groups of at most ``most`` that lie together: halves of halves along the longest side."""
+    middles = mesh.vertices[mesh.faces].mean(axis=1)
+    groups, waiting = [], [np.arange(len(mesh.faces))]
+    while waiting:
+        group = waiting.pop()
+        if len(group) <= most:
+            groups.append(group)
+            continue
+        axis = int(np.ptp(middles[group], axis=0).argmax())
+        ordered = group[np.argsort(middles[group, axis], kind="stable")]
+        waiting += [ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]]
+    return groups
 
 
 def bake(mesh: Mesh, photos: Sequence[TexturePhoto], side: int) -> Mesh:
@@ -59,12 +88,15 @@ def bake(mesh: Mesh, photos: Sequence[TexturePhoto], side: int) -> Mesh:
     corners = mesh.faces[face]
     points = np.einsum("nk,nkc->nc", weights, mesh.vertices[corners]).astype(np.float32)
     normals = face_normals(mesh)[face]
-    colors = blend(mesh, points, normals, np.einsum("nk,nkc->nc", weights, mesh.colors[corners]), photos)
+    fallback = np.einsum("nk,nkc->nc", weights, mesh.colors[corners]).astype(np.float32)
+    colors = blend(mesh, points, normals, fallback, photos)
     texture = np.zeros((side * side, 3), dtype=np.float32)
     texture[texel] = colors
     filled = np.zeros(side * side, dtype=bool)
     filled[texel] = True
-    spread = bleed(texture.reshape(side, side, 3), filled.reshape(side, side))
+    spread = texture.reshape(side, side, 3)
+    for _ in range(BLEED_TEXELS):  # so that filtering across the border of a chart finds colour
+        spread, filled = grow(spread, filled.reshape(side, side))
     return replace(mesh, texture=np.rint(np.clip(spread, 0, 1) * 255).astype(np.uint8))
 
 
@@ -75,45 +107,39 @@ def color_vertices(mesh: Mesh, photos: Sequence[TexturePhoto]) -> Mesh:
 
 
 def blend(mesh: Mesh, points: np.ndarray, normals: np.ndarray, fallback: np.ndarray, photos: Sequence[TexturePhoto]) -> np.ndarray:
-    """Colour points on the surface from all photos that see them, a stretch of points at a time."""
+    """Colour points on the surface from all photos that see them."""
     rays = Rays(mesh)
-    depths = [rays.depths(photo.K, photo.T_world_cam, photo.image.shape[1], photo.image.shape[0]) for photo in photos]
+    lenses = [_lens(photo, rays) for photo in photos]
     some = slice(None, None, max(1, len(points) // GAIN_POINTS))
-    gains = balance([look_up(points[some], normals[some], *pair) for pair in zip(photos, depths, strict=True)], fallback[some])
-    colors = np.empty((len(points), 3), dtype=np.float32)
-    for start in range(0, len(points), STRETCH):
-        part = slice(start, start + STRETCH)
-        total, weight = np.zeros((len(points[part]), 3)), np.zeros(len(points[part]))
-        for photo, depth, gain in zip(photos, depths, gains, strict=True):
-            seen, strength = look_up(points[part], normals[part], photo, depth)
-            total += strength[:, None] * seen * gain
-            weight += strength
-        colors[part] = np.where(weight[:, None] > 1e-8, total / np.maximum(weight, 1e-8)[:, None], fallback[part])
-    return colors
+    gains = balance([look_up(points[some], normals[some], lens) for lens in lenses], fallback[some])
+    total, weight = np.zeros((len(points), 3), np.float32), np.zeros(len(points), np.float32)
+    for lens, gain in zip(lenses, gains, strict=True):
+        _add(points, normals, lens, gain, total, weight)
+    return np.where(weight[:, None] > LEAST_WEIGHT, total / np.maximum(weight, LEAST_WEIGHT)[:, None], fallback)
 
 
-def look_up(points: np.ndarray, normals: np.ndarray, photo: TexturePhoto, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colour and weight of every point in one photo; weight 0 where it is hidden, averted or outside.
-
-    Args:
-        depth: z-depth of the mesh in the photo's camera, H W.
-    """
+def _lens(photo: TexturePhoto, rays: Rays) -> Lens:
+    """A photo with the depth of the mesh in it, of at most ``DEPTH_SIDE`` pixels: rays are dear."""
     height, width = photo.image.shape[:2]
-    offset = points - photo.T_world_cam[:3, 3]
-    cam = offset @ photo.T_world_cam[:3, :3]
-    z = np.maximum(cam[:, 2], 1e-9)
-    pixels = cam[:, :2] / z[:, None] * np.array([photo.K[0, 0], photo.K[1, 1]]) + photo.K[:2, 2]
-    column = np.clip(pixels[:, 0], 0, width - 1).astype(np.int64)
-    row = np.clip(pixels[:, 1], 0, height - 1).astype(np.int64)
-    range_ = np.linalg.norm(offset, axis=1)
-    facing = np.clip(-(offset * normals).sum(axis=1) / np.maximum(range_, 1e-12), 0.0, 1.0)
-    margin = np.minimum.reduce([pixels[:, 0], width - pixels[:, 0], pixels[:, 1], height - pixels[:, 1]])
-    fade = np.clip(margin / (BORDER * width), 0.0, 1.0)
-    visible = (cam[:, 2] > 1e-6) & (margin > 0) & (depth[row, column] > cam[:, 2] * (1 - OCCLUSION))
-    near = photo.K[0, 0] / np.maximum(range_, 1e-12)  # pixels per world unit: photos of finer grain weigh more
-    strength = np.where(visible, fade * facing**SHARPNESS * near**2, 0.0)
-    colors = sample_image(photo.image, torch.from_numpy(pixels.astype(np.float32))).numpy()
-    return colors, strength
+    shrink = min(1.0, DEPTH_SIDE / max(height, width))
+    small = (max(2, round(width * shrink)), max(2, round(height * shrink)))
+    K = photo.K * np.array([[small[0] / width], [small[1] / height], [1.0]])
+    return Lens(photo=photo, depth=rays.depths(K, photo.T_world_cam, *small))
+
+
+def look_up(points: np.ndarray, normals: np.ndarray, lens: Lens) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and weight of every point in one photo; weight 0 where it is hidden, averted or outside."""
+    total, weight = np.zeros((len(points), 3), np.float32), np.zeros(len(points), np.float32)
+    _add(points, normals, lens, np.ones(3), total, weight)
+    return total / np.maximum(weight, LEAST_WEIGHT)[:, None], weight
+
+
+def _add(points: np.ndarray, normals: np.ndarray, lens: Lens, gain: np.ndarray, total: np.ndarray, weight: np.ndarray) -> None:
+    """Add what one photo shows of the points to weighted sums of colour."""
+    photo = lens.photo
+    R_world_cam, eye = np.ascontiguousarray(photo.T_world_cam[:3, :3]), np.ascontiguousarray(photo.T_world_cam[:3, 3])
+    gains = np.asarray(gain, np.float32) / np.float32(255)
+    over_rows(add_photo, len(points), points, normals, photo.image, lens.depth, photo.K, R_world_cam, eye, gains, total, weight)
 
 
 def balance(seen: Sequence[tuple[np.ndarray, np.ndarray]], reference: np.ndarray) -> list[np.ndarray]:
@@ -124,64 +150,17 @@ def balance(seen: Sequence[tuple[np.ndarray, np.ndarray]], reference: np.ndarray
     """
     gains = []
     for colors, strength in seen:
-        at = np.nonzero(strength > 0)[0]
-        at = at[:: max(1, len(at) // GAIN_SAMPLES)]
-        usable = at[(colors[at].min(axis=1) > 0.05) & (reference[at].min(axis=1) > 0.05)]
-        ratio = np.median(reference[usable] / colors[usable], axis=0) if len(usable) >= 50 else np.ones(3)
+        usable = (strength > 0) & (colors.min(axis=1) > 0.05) & (reference.min(axis=1) > 0.05)
+        enough = int(usable.sum()) >= LEAST_SAMPLES
+        ratio = np.median(reference[usable] / colors[usable], axis=0) if enough else np.ones(3)
         gains.append(np.clip(ratio, 0.5, 2.0))
     return gains
 
 
 def rasterize_uvs(uvs: np.ndarray, faces: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the texels of every triangle: texel index (row 0 on top), its face and barycentric weights.
-
-    Triangles are processed together, one texel offset of their boxes at a time, in groups of like size.
-    """
-    corners = uvs[faces] * np.array([side, -side]) + np.array([0, side])
-    start = np.floor(corners.min(axis=1)).astype(np.int64)
-    extent = np.ceil(corners.max(axis=1)).astype(np.int64) - start + 1
-    parts = []
-    order = np.argsort(extent.max(axis=1), kind="stable")
-    longest = extent.max(axis=1)[order]
-    limits = np.unique(np.concatenate([[0], np.searchsorted(longest, [3, 5, 9, 17, 33, 65, 129], side="left"), [len(order)]]))
-    for low, high in pairwise(limits.tolist()):
-        group = order[low:high]
-        span = int(longest[high - 1])
-        for batch in np.array_split(group, max(1, len(group) * span * span // 4_000_000)):
-            parts.append(_cover(corners[batch], start[batch], span, side, batch))
-    texel, face, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
-    texel, first = np.unique(texel, return_index=True)
-    return texel, face[first], weights[first]
-
-
-def _cover(corners: np.ndarray, start: np.ndarray, span: int, side: int, face: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Texels of a batch of triangles whose boxes are at most ``span`` texels wide."""
-    steps = np.stack(np.meshgrid(np.arange(span), np.arange(span)), axis=-1).reshape(1, -1, 2)
-    centre = start[:, None] + steps + 0.5
-    a, b, c = (corners[:, i, None] for i in range(3))
-
-    def area(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
-        return (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0])
-
-    whole = area(a, b, c)
-    whole = np.where(np.abs(whole) < 1e-12, 1e-12, whole)
-    weights = np.stack([area(b, c, centre), area(c, a, centre), area(a, b, centre)], axis=-1) / whole[..., None]
-    inside = (weights > -1e-3).all(axis=-1) & (centre >= 0).all(axis=-1) & (centre < side).all(axis=-1)
-    which, step = np.nonzero(inside)
-    at = np.floor(centre[which, step]).astype(np.int64)
-    return at[:, 1] * side + at[:, 0], face[which], np.clip(weights[which, step], 0, 1).astype(np.float32)
-
-
-def bleed(texture: np.ndarray, filled: np.ndarray, rounds: int = 4) -> np.ndarray:
-    """Grow the charts by a few texels, so that filtering across their border finds colour."""
-    texture, filled = texture.copy(), filled.copy()
-    for _ in range(rounds):
-        total, count = np.zeros_like(texture), np.zeros(filled.shape, dtype=np.float32)
-        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-            neighbour = np.roll(filled, step, axis=axis)
-            total += np.roll(texture, step, axis=axis) * neighbour[..., None]
-            count += neighbour
-        grown = ~filled & (count > 0)
-        texture[grown] = total[grown] / count[grown][:, None]
-        filled |= grown
-    return texture
+    """Find the texels of every triangle: texel index (row 0 on top), its face and barycentric weights."""
+    corners = uvs[faces].astype(np.float64) * np.array([side, -side]) + np.array([0, side])
+    face, weights = np.full((side, side), -1, np.int32), np.zeros((side, side, 3), np.float32)
+    cover(corners, face, weights)
+    texel = np.nonzero(face.ravel() >= 0)[0]
+    return texel, face.ravel()[texel], weights.reshape(-1, 3)[texel]
