@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from recon.formats.conventions import Y_UP, Z_UP
 from recon.formats.self_check import cameras_around
 from recon.meshing.depths import DepthPicture, draw_depths, voxel_for
 from recon.meshing.holes import Sight, close_holes
+from recon.meshing.mesh_check import check_mesh
 from recon.meshing.mesh_files import ENDINGS, write_mesh
 from recon.meshing.texture import TexturePhoto, bake, color_vertices, unwrap
 from recon.meshing.tsdf import Mesh, clean_mesh, fuse_depths, simplify
@@ -65,7 +66,15 @@ def export_mesh(scene: Scene, arguments: ExportArguments, rasterizer: Rasterizer
         write_cameras(arguments.cameras, scene, torch.from_numpy(R_file_world).float(), scale)
     size = sum(path.stat().st_size for path in written)
     say(f"{arguments.file}: {len(mesh.faces):,} triangles, {len(mesh.vertices):,} vertices, {format_bytes(size)}, unit {unit}")
-    return {
+    seen: dict[str, Any] = {}
+    if arguments.check:
+        check = check_mesh(
+            arguments.file, mesh, scene.gaussians, rasterizer, cameras=placed, R_file_world=R_file_world, scale=scale
+        )
+        seen = asdict(check)
+        where = f"covers {100 * check.covered:.0f}% of what the scene shows, depth differs by {100 * check.depth_difference:.2f}%"
+        say(f"{arguments.file}: read back, {where}")
+    return seen | {
         "file": str(arguments.file),
         "files": [str(path) for path in written],
         "format": "mesh",

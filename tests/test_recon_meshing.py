@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from recon.formats.conventions import Y_UP
-from recon.formats.self_check import cameras_around
+from recon.formats.self_check import ExportCheckFailed, cameras_around
 from recon.geometry import rgb_to_sh0, rotations_to_quats
 from recon.meshing.coloring import grow
 from recon.meshing.depths import choose_voxel, draw_depths, fill_gaps, voxel_for
 from recon.meshing.holes import Sight, boundary_rings, close_holes
+from recon.meshing.mesh_check import MeshCheck, check_mesh
 from recon.meshing.mesh_files import write_mesh
 from recon.meshing.texture import TexturePhoto, bake, balance, color_vertices, neighbourhoods, rasterize_uvs, unwrap
 from recon.meshing.tsdf import Mesh, Rays, clean_mesh, fuse_depths, simplify
@@ -235,6 +237,28 @@ def test_textured_glb_opens_elsewhere_upright(mesh: Mesh, cameras: Cameras, tmp_
     colour = texture[at[:, 1].round().astype(int).clip(0, 127), at[:, 0].round().astype(int).clip(0, 127)]
     right = (loaded.vertices[:, 0] > 0.4) & (np.abs(loaded.vertices[:, 1]) < 0.5)
     assert np.allclose(np.median(colour[right], axis=0), [0.8, 0.2, 0.2], atol=0.1)
+
+
+def test_a_written_mesh_is_checked_against_the_scene(mesh: Mesh, cameras: Cameras, tmp_path: Path) -> None:
+    """The file that shows the scene passes; one that is turned, of another size or short of triangles does not."""
+    scene, draw = replace(ball(), means=ball().means + torch.tensor([0.0, 0.7, 0.0])), load_rasterizer("cpu")
+    raised = replace(mesh, vertices=mesh.vertices + np.array([0, 0.7, 0], np.float32))
+    about = cameras_around(scene, views=4, side_px=128)
+
+    def check(given: Mesh, *, turned: bool = False, scale: float = 2.0) -> MeshCheck:
+        R = np.eye(3) if turned else Y_UP.double().numpy()
+        return check_mesh(tmp_path / "a.ply", given, scene, draw, cameras=about, R_file_world=R, scale=scale)
+
+    write_mesh(tmp_path / "a.ply", raised, R_file_world=Y_UP.double().numpy(), scale=2.0)
+    good = check(raised)
+    assert good.faces_read == len(mesh.faces)
+    assert good.covered > 0.9
+    assert good.depth_difference < 0.02
+    for wrong in ({"turned": True}, {"scale": 1.0}):
+        with pytest.raises(ExportCheckFailed, match="does not show"):
+            check(raised, **wrong)
+    with pytest.raises(ExportCheckFailed, match="triangles"):
+        check(simplify(raised, 500))
 
 
 @pytest.mark.parametrize("name", ["mesh.ply", "mesh.obj", "mesh.stl"])

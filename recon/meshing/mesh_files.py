@@ -1,7 +1,7 @@
 """Meshes as files: GLB, OBJ (with its material and texture), PLY, STL.
 
-Input: a ``Mesh`` in our world frame, and the axes and units of the file. Output: files.
-Does not: make or colour meshes. trimesh writes; this is its wall.
+Input: a ``Mesh`` in our world frame, and the axes and units of the file. Output: files, and the shape in them read back.
+Does not: make or colour meshes. trimesh writes and reads; this is its wall.
 """
 
 from __future__ import annotations
@@ -41,6 +41,24 @@ def write_mesh(path: Path, mesh: Mesh, *, R_file_world: np.ndarray, scale: float
     with atomic_path(path) as temporary:
         temporary.write_bytes(data if isinstance(data, bytes) else str(data).encode())
     return [path]
+
+
+def read_mesh(path: Path, *, R_file_world: np.ndarray, scale: float = 1.0) -> Mesh:
+    """Read the shape in a mesh file, into our world frame; colours are left out.
+
+    Args:
+        R_file_world: axes of the file.
+        scale: file units per world unit.
+    """
+    import trimesh
+
+    loaded = trimesh.load(path, force="mesh", process=False)
+    vertices = (np.asarray(loaded.vertices) @ R_file_world / scale).astype(np.float32)
+    return Mesh(
+        vertices=np.ascontiguousarray(vertices),
+        faces=np.ascontiguousarray(loaded.faces, dtype=np.int32),
+        colors=np.zeros((len(vertices), 3), dtype=np.float32),
+    )
 
 
 def _to_trimesh(mesh: Mesh, R_file_world: np.ndarray, scale: float, *, textured: bool):

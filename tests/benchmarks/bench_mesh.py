@@ -79,18 +79,10 @@ def sparse_points(name: str, out: Path) -> np.ndarray:
 
 def load_mesh(file: Path):
     """A mesh as trimesh reads it, turned into our world frame."""
-    import trimesh
-
     from recon.formats.conventions import Y_UP
-    from recon.meshing.tsdf import Mesh
+    from recon.meshing.mesh_files import read_mesh
 
-    loaded = trimesh.load(file, force="mesh")
-    vertices = np.asarray(loaded.vertices) @ Y_UP.double().numpy()
-    return Mesh(
-        vertices=np.ascontiguousarray(vertices, dtype=np.float32),
-        faces=np.ascontiguousarray(loaded.faces, dtype=np.int32),
-        colors=np.zeros((len(vertices), 3), dtype=np.float32),
-    )
+    return read_mesh(file, R_file_world=Y_UP.double().numpy())
 
 
 def measure(name: str, options: argparse.Namespace) -> dict:
@@ -112,6 +104,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         print(f"not validated: {error}", file=sys.stderr)
         issues = None
     metres = metres_per_unit(name, out)
+    told = json.loads(exported.told)
     return {
         "set": name,
         "points": len(points),
@@ -120,7 +113,8 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         "median_cm": None if metres is None else float(np.median(distance)) * metres * 100,
         "mesh_over_scene": float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))) / size,
         "faces": len(mesh.faces),
-        "voxel": json.loads(exported.told)["voxel"] / size,
+        "covered": told["covered"],
+        "voxel": told["voxel"] / size,
         "validator_errors": None if issues is None else issues["numErrors"],
         "validator_warnings": None if issues is None else issues["numWarnings"],
         "seconds": exported.wall_s,
@@ -135,7 +129,7 @@ def format_row(row: dict) -> str:
     said = "not run" if row["validator_errors"] is None else f"{row['validator_errors']} / {row['validator_warnings']}"
     return (
         f"| {row['set']} | {row['points']:,} | {100 * row['median']:.2f} | {100 * row['quantile_90']:.2f} | {metric} "
-        f"| {row['faces']:,} | {100 * row['voxel']:.2f} | {row['mesh_over_scene']:.1f} | {said} "
+        f"| {row['faces']:,} | {100 * row['voxel']:.2f} | {100 * row['covered']:.0f} | {said} "
         f"| {row['seconds']:.0f} ({row['processor_seconds']:.0f}) | {row['peak_gb']:.2f} |"
     )
 
@@ -149,7 +143,7 @@ def main() -> int:
     parser.add_argument("--pictures", action="store_true", help="draw every mesh from three of its cameras into --work")
     parser.add_argument("--export", nargs=argparse.REMAINDER, default=[], help="all that follows goes to `recon export`")
     options = parser.parse_args()
-    print("| set | points | median % | 90% % | cm | triangles | voxel % | mesh / scene | errors / warnings | s | GB |")
+    print("| set | points | median % | 90% % | cm | triangles | voxel % | covered % | errors / warnings | s | GB |")
     print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     rows = []
     for name in options.sets:
