@@ -67,6 +67,8 @@ class CameraPredictor(Protocol):
 
     name: str
     """As the command line calls it."""
+    makes_gaussians: bool
+    """It gives Gaussians too, which fit its cameras as they are."""
 
     def predict_views(self, views: Views, progress: Progress) -> Prediction: ...
 

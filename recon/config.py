@@ -51,7 +51,7 @@ class PipelineConfig:
     machine; otherwise a path to a COLMAP model, transforms.json or cameras.json, which are kept exactly."""
     adjust_cameras: bool = True
     """Adjust the cameras of a named network to matches of the photos (bundle adjustment), and keep what explains them better.
-    Cameras from a file are never touched."""
+    Cameras from a file are never touched, nor those whose network also gives the Gaussians (unless polish follows)."""
     model: str = "auto"
     """Depth network: 'mini' is built in; published ones go by name (da3-small, da3-base, vggt, anysplat, pi3, yonosplat: see
     `recon weights list`); 'auto' takes the best of those on this machine that fits, else 'mini'; 'plane-sweep' needs none."""

@@ -249,13 +249,19 @@ def search_cameras(
         named = CameraCandidate(
             name=network.name, find=lambda photos, told: cameras_by_network(photos, network.predict_views, told)
         )
-        solved = cameras_of(named, views, progress=progress, seed=config.seed, adjust=config.adjust_cameras)
+        own = network.makes_gaussians and takes_own_gaussians(config)
+        solved = cameras_of(named, views, progress=progress, seed=config.seed, adjust=config.adjust_cameras and not own)
         told = {"source": "network", "network": network.name, "points": len(solved.points_world)}
         ledger.choices["cameras"] = {**told, "attempts": list(solved.attempts)}
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     progress.update("cameras", 0.0, "reading cameras")
     ledger.choices["cameras"] = {"source": str(config.cameras)}
     return camera_files.load_cameras(Path(config.cameras), views)
+
+
+def takes_own_gaussians(config: PipelineConfig) -> bool:
+    """Whether Gaussians and cameras come from one network and nothing is optimised: they fit together only as they are."""
+    return config.cameras == config.model and config.polish == 0
 
 
 def network_candidates(tools: Tools, device: str) -> tuple[CameraCandidate, ...]:

@@ -13,8 +13,11 @@ import torch
 from test_recon_pipeline import HEIGHT, VIEWS, WIDTH, config_for, write_capture
 
 from app.run import build_tools
+from recon import pipeline
 from recon.cameras.predicted import cameras_by_network
+from recon.cameras.result import SfmResult
 from recon.config import Holdout
+from recon.errors import UserError
 from recon.fuse import FuseConfig
 from recon.geometry import pixel_grid, rays_cam, rgb_to_sh0, transform
 from recon.pipeline import Tools, run_pipeline
@@ -58,7 +61,7 @@ def plain_views() -> Views:
 
 
 def tools_with(answer: Callable, **others: Callable) -> Tools:
-    network = SimpleNamespace(name="oracle", predict_views=answer)
+    network = SimpleNamespace(name="oracle", predict_views=answer, makes_gaussians=True)
     return replace(build_tools(), load_camera_predictor=lambda name, device: network, camera_models=("oracle",), **others)
 
 
@@ -87,6 +90,23 @@ def test_a_scene_with_a_networks_cameras(tmp_path: Path) -> None:
     assert result.report["choices"]["cameras"]["network"] == "oracle"
     assert result.report["choices"]["model"] == "plane-sweep"
     assert (tmp_path / "out" / "colmap").is_dir()
+
+
+@pytest.mark.parametrize(("model", "polish", "adjusts"), [("oracle", 0.0, False), ("oracle", 1.0, True), ("mini", 0.0, True)])
+def test_gaussians_of_the_same_network_keep_its_cameras(
+    tmp_path: Path, monkeypatch, model: str, polish: float, adjusts: bool
+) -> None:
+    asked: list[bool] = []
+
+    def cameras_of(*args, adjust: bool, **others) -> SfmResult:
+        asked.append(adjust)
+        raise UserError("Enough is known.", "Stop here.")
+
+    monkeypatch.setattr(pipeline, "cameras_of", cameras_of)
+    config = replace(config_for(tmp_path, cameras="oracle"), model=model, polish=polish)
+    with pytest.raises(UserError, match="Enough"):
+        run_pipeline(write_capture(tmp_path), None, config, tools_with(true_answer), Progress())
+    assert asked == [adjusts]
 
 
 @pytest.mark.parametrize("most", [None, 200])

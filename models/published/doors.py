@@ -83,7 +83,7 @@ class PublishedPredictor:
         dtype: torch.dtype | None = None,
         bytes_free: int | None = None,
     ) -> None:
-        self.name = name or about.title
+        self.name, self.makes_gaussians = name or about.title, about.makes_gaussians
         self.network = cast(GeometryNetwork, network)
         self.about, self.device, self.dtype, self.bytes_free = about, torch.device(device), dtype, bytes_free
 
