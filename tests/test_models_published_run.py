@@ -86,25 +86,52 @@ def write_by_rule(name: str, path: Path) -> None:
         save_file(tensors, path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["da3-small", "da3-base", "vggt", "anysplat", "pi3", "yonosplat", "mapanything"])
-def test_real_photos_become_files_in_sane_memory(
-    dataset: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def installed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Install a network with made-up weights; returns its entry."""
     monkeypatch.setenv("RECON_WEIGHTS_DIR", str(tmp_path / "shelf"))
     entry = checkpoints.find_checkpoint(name)
     made_up = tmp_path / entry.file
     write_by_rule(name, made_up)
     checkpoints.pull(name, accept_licence=True, file=made_up)
     made_up.unlink()
-    photos = sorted(path for path in dataset("fox").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:PHOTOS]
-    words = ["--model", name, "--long-side", "400", "--no-video", "--device", "cpu", "--json", "--quiet"]
+    return entry
+
+
+def run_on(photos: list[Path], out: Path, *words: str) -> dict:
+    """Run the command line; returns its report."""
     done = subprocess.run(
-        [sys.executable, "-m", "app.cli", "run", *map(str, photos), "-o", str(tmp_path / "out"), *words],
+        [sys.executable, "-m", "app.cli", "run", *map(str, photos), "-o", str(out), "--no-video", "--device", "cpu", "--json",
+         "--quiet", "--long-side", "400", *words],
         cwd=REPOSITORY, env=os.environ, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def photos_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:PHOTOS]
+
+
+@pytest.mark.slow
+def test_made_up_cameras_are_adjusted_and_reported(
+    dataset: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed("da3-small", tmp_path, monkeypatch)
+    told = run_on(photos_of(dataset("fox")), tmp_path / "out", "--cameras", "da3-small", "--model", "da3-small")
+    cameras = told["choices"]["cameras"]
+    assert cameras["source"] == "network"
+    assert cameras["attempts"][0]["tried"] == "da3-small"
+    assert sum(bool(one.get("chosen")) for one in cameras["attempts"]) == 1
+    assert (tmp_path / "out" / "scene.ply").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["da3-small", "da3-base", "vggt", "anysplat", "pi3", "yonosplat", "mapanything"])
+def test_real_photos_become_files_in_sane_memory(
+    dataset: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    entry = installed(name, tmp_path, monkeypatch)
+    report = run_on(photos_of(dataset("fox")), tmp_path / "out", "--model", name)
     assert report["choices"]["model"] == name
     assert report["counts"]["gaussians"] > 500
     assert NETWORKS[name].makes_gaussians == ("gaussians" in report["choices"])
