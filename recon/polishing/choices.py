@@ -39,14 +39,16 @@ class PolishConfig:
     """Most of the Gaussians that a step leaves out with few photos; fades to 0 with many."""
     depth_prior: float = 0.3
     """Weight of the network's depth with few photos; fades to 0 with many."""
-    opacity_prior: float = 0.01
+    opacity_prior: float = 0.2
     """Weight of the mean opacity in the loss with few photos; fades to 0 with many."""
-    scale_prior: float = 0.01
+    scale_prior: float = 0.0
     """Weight of the mean logarithm of scales in the loss with few photos; fades to 0 with many."""
 
 
 MOST_GAUSSIANS = 60_000
 """Most Gaussians of a polish when nobody names a number."""
+MORE_WITH_FEW = 0.3
+"""Share of Gaussians more where photos are few."""
 FEWEST_FIRST, MOST_FIRST = 6_000, 16_000
 """A long polish starts with few Gaussians: large ones find their place while photos are small, and detail comes where errors
 stay. A short one has no time for that and starts with more."""
@@ -57,9 +59,13 @@ def first_count(seconds: float) -> int:
     return round(min(MOST_FIRST, max(FEWEST_FIRST, 19_000 - 450 * seconds)))
 
 
-def default_count(seconds: float) -> int:
-    """Gaussians that a polish of so many seconds can bring into shape on two cores."""
-    return round(min(MOST_GAUSSIANS, 8_000 + 700 * seconds))
+def default_count(seconds: float, few: float = 0.0) -> int:
+    """Gaussians that a polish of so many seconds can bring into shape on two cores.
+
+    Args:
+        few: 1 with few photos, 0 with many; each Gaussian is seen more often with few, so more of them find their shape.
+    """
+    return round(min(MOST_GAUSSIANS, (1 + MORE_WITH_FEW * few) * (8_000 + 700 * seconds)))
 
 
 def for_finished(config: PolishConfig) -> PolishConfig:

@@ -125,7 +125,7 @@ def begin(
     device = gaussians.means.device
     chosen = list(range(len(posed))) if views is None else list(views)
     cameras = posed.cameras.to(device)
-    last = min(default_count(seconds), config.max_gaussians or MOST_GAUSSIANS)
+    last = min(default_count(seconds, prior_weight(len(chosen))), config.max_gaussians or MOST_GAUSSIANS)
     distance = torch.cdist(gaussians.means[:: max(1, len(gaussians) // 2000)].float(), cameras.centers_world.float()).median()
     refine = config.options.refine_cameras and not cameras_known and len(chosen) > 2
     job = Job(
