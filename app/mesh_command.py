@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,9 @@ DEPTH_SIDE = 640
 DEPTH_PIXELS = 12_000_000
 PHOTO_SIDE = 1024
 """Longest side of the photos that colour the mesh, pixels."""
-MOST_DEPTH_VIEWS, MOST_TEXTURE_VIEWS = 100, 40
+MOST_DEPTH_VIEWS, LEAST_DEPTH_VIEWS, MOST_TEXTURE_VIEWS = 100, 16, 40
+DRAWN_GAUSSIANS = 8_000_000
+"""Of all depth views together: a scene of very many Gaussians is looked at from fewer places."""
 FAR_RADII = 4.0
 """Surface farther from a camera than this many scene radii plus the way to its middle is background."""
 MM_PER_M = 1000.0
@@ -53,9 +56,15 @@ def export_mesh(scene: Scene, arguments: ExportArguments, rasterizer: Rasterizer
     placed = placed_cameras(scene)
     if placed is None:
         say("Note: this scene has no cameras; it is looked at from a ring around it, which misses what lies inside.")
-    cameras = cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE) if placed is None else depth_cameras(placed)
-    mesh, voxel = make_mesh(scene, cameras, arguments, rasterizer)
-    photos = texture_photos(scene, placed, rasterizer)
+    cameras = (
+        cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE)
+        if placed is None
+        else depth_cameras(placed, len(scene.gaussians))
+    )
+    with ThreadPoolExecutor(max_workers=1) as aside:  # reading photos takes one core, and so does most of making a mesh
+        reading = aside.submit(read_photos, scene, placed)
+        mesh, voxel = make_mesh(scene, cameras, arguments, rasterizer)
+        photos = reading.result() or draw_photos(scene, placed, rasterizer)
     textured = arguments.texture > 0 and kind in (".glb", ".obj")
     mesh = bake(unwrap(mesh), photos, arguments.texture) if textured else color_vertices(mesh, photos)
     R_file_world, scale, unit = file_frame(scene, arguments, kind)
@@ -99,9 +108,10 @@ def without_shell(scene: Scene) -> Scene:
     return replace(scene, gaussians=scene.gaussians.select(kept))
 
 
-def depth_cameras(placed: Cameras) -> Cameras:
-    """The cameras that depth is drawn from, evenly picked and of a size that keeps all of them together affordable."""
-    picked = torch.linspace(0, len(placed) - 1, min(MOST_DEPTH_VIEWS, len(placed))).round().long().tolist()
+def depth_cameras(placed: Cameras, gaussians: int) -> Cameras:
+    """The cameras that depth is drawn from, evenly picked; number and size keep all of them together affordable."""
+    affordable = max(LEAST_DEPTH_VIEWS, min(MOST_DEPTH_VIEWS, DRAWN_GAUSSIANS // max(gaussians, 1)))
+    picked = torch.linspace(0, len(placed) - 1, min(affordable, len(placed))).round().long().tolist()
     cameras = fit_cameras(placed.select(picked), DEPTH_SIDE)
     pixels = sum(width * height for width, height in zip(cameras.width, cameras.height, strict=True))
     return fit_cameras(cameras, max(16, round(DEPTH_SIDE * min(1.0, (DEPTH_PIXELS / pixels) ** 0.5))))
@@ -124,25 +134,36 @@ def make_mesh(scene: Scene, cameras: Cameras, arguments: ExportArguments, raster
     return simplify(mesh, arguments.faces), voxel
 
 
-def texture_photos(scene: Scene, placed: Cameras | None, rasterizer: Rasterizer) -> list[TexturePhoto]:
-    """The photos, undistorted, where they can be found; else the scene's own pictures."""
-    if placed is None:
-        return _drawn(scene, cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE), rasterizer)
+def read_photos(scene: Scene, placed: Cameras | None) -> list[TexturePhoto]:
+    """The photos, undistorted; none when they cannot be found or the scene has no cameras.
+
+    Raises:
+        UserError: a folder is named, but holds none of them.
+    """
     folder = scene.provenance.get("photos")
-    picked = torch.linspace(0, len(placed) - 1, min(MOST_TEXTURE_VIEWS, len(placed))).round().long().tolist()
-    if folder is None or scene.cameras is None or scene.cameras.names is None:
+    if placed is None or folder is None or scene.cameras is None or scene.cameras.names is None:
+        return []
+    return _undistorted(scene, Path(folder), [(placed.names or ())[i] for i in _spread(len(placed))])
+
+
+def draw_photos(scene: Scene, placed: Cameras | None, rasterizer: Rasterizer) -> list[TexturePhoto]:
+    """The scene's own pictures, where there are no photos."""
+    if placed is None:
+        cameras = cameras_around(scene.gaussians, views=16, side_px=DEPTH_SIDE)
+    else:
         say("Note: the photos were not found; the mesh is coloured from the scene itself. --photos names their folder.")
-        return _drawn(scene, fit_cameras(placed.select(picked), PHOTO_SIDE), rasterizer)
-    return _undistorted(scene, Path(folder), [(placed.names or ())[i] for i in picked])
-
-
-def _drawn(scene: Scene, cameras: Cameras, rasterizer: Rasterizer) -> list[TexturePhoto]:
+        cameras = fit_cameras(placed.select(_spread(len(placed))), PHOTO_SIDE)
     photos = []
     for index in range(len(cameras)):
         with torch.no_grad():
             picture = rasterizer(scene.gaussians, cameras.select([index]), RasterOptions()).color[0]
         photos.append(_photo(picture, cameras, index))
     return photos
+
+
+def _spread(count: int) -> list[int]:
+    """Which of ``count`` cameras give colour."""
+    return torch.linspace(0, count - 1, min(MOST_TEXTURE_VIEWS, count)).round().long().tolist()
 
 
 def _photo(image: torch.Tensor, cameras: Cameras, index: int) -> TexturePhoto:

@@ -264,6 +264,35 @@ def test_a_mesh_leaves_out_the_far_shell_and_an_stl_is_in_millimetres(tmp_path: 
     assert abs(trimesh.load(target, force="mesh").bounds[:, :2]).max() == pytest.approx(1000.0, rel=0.15), "a known distance"
 
 
+def test_a_mesh_is_coloured_from_the_photos_where_they_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Discs on a ball; photos that are all green. Without photos the scene's own colours are taken, and that is said."""
+    import trimesh
+    from PIL import Image
+
+    directions = torch.nn.functional.normalize(torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    scene = cloud(count=4000, degree=0)
+    scene = replace(scene, means=directions, scales=torch.full((4000, 3), 0.05), opacities=torch.full((4000,), 0.9))
+    write_ply(tmp_path / "scene.ply", scene)
+    write_frames(tmp_path, cameras_around(scene, views=8, side_px=160))
+    (tmp_path / "photos").mkdir()
+    for index in range(8):  # not quite the same, or they would be refused as one picture
+        picture = Image.new("RGB", (160, 160), (0, 200, 0))
+        picture.paste((0, 150, 0), (0, 0, 20 * index, 4))
+        picture.save(tmp_path / "photos" / f"{index}.jpg", quality=95)
+    target, options = tmp_path / "a.mesh.ply", ["--faces", "2000", "--json"]
+    assert main(["export", str(tmp_path), str(target), *options, "--photos", str(tmp_path / "photos")]) == 0
+    told = capsys.readouterr()
+    assert "photos were not found" not in told.err
+    facts = json.loads(told.out)
+    assert facts["covered"] > 0.8
+    assert facts["depth_difference"] < 0.05
+    green = np.median(trimesh.load(target).visual.vertex_colors, axis=0)
+    assert np.abs(green[:3] - [0, 200, 0]).max() < 8
+    assert main(["export", str(tmp_path), str(target), *options]) == 0
+    assert "photos were not found" in " ".join(capsys.readouterr().err.split())
+    assert np.median(trimesh.load(target).visual.vertex_colors, axis=0)[0] > 60
+
+
 def test_html_holds_everything(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     page = tmp_path / "scene.html"
     assert main(["export", str(out), str(page)]) == 0

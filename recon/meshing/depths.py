@@ -32,11 +32,11 @@ GAP_SHARE, GAP_RANGE, GAP_SLACK = 0.25, 0.05, 0.01
 """Share of the window that must be believed, how far its depths may lie apart, and how far beyond them the gap's own may lie."""
 FAINT = 0.02
 """Gaps less opaque than this show nothing of the surface."""
-RAW_FACES = 4.0
+RAW_FACES = 3.0
 """Triangles of the raw surface for each one asked for: fewer lose detail, more only cost time to simplify."""
 FACES_PER_CELL = 2.1
 """Triangles that marching cubes puts where the surface passes through one square of the grid, measured."""
-AREA_SIDE, AREA_VIEWS, AREA_CELLS = 160, 16, 8.0
+AREA_SIDE, AREA_VIEWS, AREA_CELLS = 160, 6, 8.0
 """Pictures the area of the surface is estimated from, and the cells it is counted in, in sizes of the grid."""
 CELLS_PER_SQUARE = 1.5
 """Cells that a plane of random direction touches, for each square of its area."""

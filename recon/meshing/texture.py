@@ -18,7 +18,7 @@ from ..polishing.workers import over_rows
 from .coloring import add_photo, cover, grow
 from .tsdf import Mesh, Rays, face_normals, vertex_normals
 
-DEPTH_SIDE = 512
+DEPTH_SIDE = 400
 """Longest side of the pictures that tell what hides what."""
 GAIN_POINTS, LEAST_SAMPLES = 40_000, 50
 """Points that exposure is balanced from, and how many of them a photo must show."""
