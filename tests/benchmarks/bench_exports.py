@@ -1,7 +1,7 @@
 """What every splat format costs: bytes, fidelity, seconds, memory; and what somebody else's program makes of the files.
 
     python tests/benchmarks/bench_exports.py --count 1000000 --degrees 0 1 3
-    python tests/benchmarks/bench_exports.py --scene out/fox out/fountain
+    python tests/benchmarks/bench_exports.py --scene out/fox out/fountain     of SH degree 3: also cut to 1 and 0
     python tests/benchmarks/bench_exports.py --count 500000 --degrees 0 --whole      `recon export` in a process of its own
     python tests/benchmarks/bench_exports.py --count 20000 --witness                 needs what witness.py needs
     python tests/benchmarks/bench_exports.py --scene out/fox --witness
@@ -190,7 +190,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scene", type=Path, nargs="*", default=[])
     parser.add_argument("--count", type=int, default=0, help="Gaussians of the synthetic scene")
-    parser.add_argument("--degrees", type=int, nargs="*", default=[0, 1, 3])
+    degrees = "SH degrees of the synthetic scene, and those that scenes are cut to"
+    parser.add_argument("--degrees", type=int, nargs="*", default=[0, 1, 3], help=degrees)
     parser.add_argument("--formats", nargs="*", help="those of the table, and for --whole also html and mesh")
     parser.add_argument("--witness", action="store_true")
     parser.add_argument("--whole", action="store_true")
@@ -199,8 +200,10 @@ def main() -> int:
     scenes = [Asked(f"{options.count:,} random, SH{d}", synthetic(options.count, d)) for d in options.degrees if options.count]
     for folder in options.scene:
         scene = load_scene(folder)
-        name = f"{folder.name}, {len(scene.gaussians):,}, SH{scene.gaussians.sh_degree}"
-        scenes.append(Asked(name, scene.gaussians, placed_cameras(scene), folder))
+        own = scene.gaussians.sh_degree
+        for degree in [own] if options.whole else [d for d in options.degrees if d <= own]:
+            name = f"{folder.name}, {len(scene.gaussians):,}, SH{degree}"
+            scenes.append(Asked(name, cut_sh(scene.gaussians, degree), placed_cameras(scene), folder))
     entries = [entry for entry in WRITTEN if options.formats is None or entry.name in options.formats]
     fine = True
     for asked in scenes:
