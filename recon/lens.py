@@ -133,7 +133,7 @@ def posed_views(views: Views, solved: SfmResult, indices: Sequence[int], *, long
         if counted is None:
             return image, valid
         seen, _ = straightened(counted.float()[..., None].expand(-1, -1, 3).contiguous(), index)
-        valid = valid & (seen[..., 0] > 0.5)
+        valid = valid & ((seen[..., 0] - 1).abs() < 1e-3)  # nothing that is masked takes part in the resampling
         return image * valid[..., None], valid
 
     rows = torch.as_tensor(picked, dtype=torch.long)

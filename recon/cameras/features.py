@@ -25,8 +25,8 @@ EDGE = 10.0
 """Greatest ratio of principal curvatures of a feature."""
 MIN_SIDE = 16
 """Photos are not looked at smaller than this, pixels."""
-MASK_MARGIN_PX = 4
-"""Features this close to a masked pixel are left out: their descriptors would see what is masked."""
+MASK_MARGIN_PX, MASK_MARGIN_SCALES = 4.0, 2.0
+"""Features this close to a masked pixel, or within so many of their own sizes, are left out: they stem from the mask's outline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,7 @@ class Features:
     @property
     def scales_px(self) -> Float[np.ndarray, " N"]:
         """Size of each feature."""
-        if self.keypoints_px.shape[1] == 4:
-            return self.keypoints_px[:, 2]
-        shape = self.keypoints_px[:, 2:].reshape(-1, 2, 2).astype(np.float64)
-        return np.sqrt(np.abs(np.linalg.det(shape)))
+        return sizes_px(self.keypoints_px)
 
 
 def feature_size(view: View, kind: FeatureKind) -> tuple[int, int]:
@@ -64,23 +61,38 @@ def feature_size(view: View, kind: FeatureKind) -> tuple[int, int]:
 
 
 def read_photo(view: View, kind: FeatureKind) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode a photo at the size its features are found at; ``View.decode`` itself never enlarges well, so that is done here."""
+    """Decode a photo at the size its features are found at, masked pixels in the mean colour of the others.
+
+    ``View.decode`` itself never enlarges well, so that is done here.
+    """
     width, height = feature_size(view, kind)
     image = view.decode(min(width, view.original_width), min(height, view.original_height))
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-    return image
+    counted = view.counted(width, height)
+    if counted is None or bool(counted.all()):
+        return image
+    seen = counted.numpy()
+    mean = image[seen].mean(axis=0) if seen.any() else np.zeros(3)
+    return np.where(seen[..., None], image, mean.round().astype(np.uint8))
+
+
+def sizes_px(keypoints: Float[np.ndarray, "N C"]) -> Float[np.ndarray, " N"]:
+    """Size of each feature."""
+    if keypoints.shape[1] == 4:
+        return keypoints[:, 2]
+    shape = keypoints[:, 2:].reshape(-1, 2, 2).astype(np.float64)
+    return np.sqrt(np.abs(np.linalg.det(shape)))
 
 
 def usable_rows(view: View, keypoints: Float[np.ndarray, "N C"], width: int, height: int) -> np.ndarray:
     """Which keypoints lie on pixels that count, with a margin."""
     counted = view.counted(width, height)
-    if counted is None:
+    if counted is None or bool(counted.all()):
         return np.ones(len(keypoints), bool)
-    side = 2 * MASK_MARGIN_PX + 1
-    kept = cv2.erode(counted.numpy().astype(np.uint8), np.ones((side, side), np.uint8), borderValue=1).astype(bool)
+    away = cv2.distanceTransform(counted.numpy().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     x, y = np.clip(keypoints[:, :2].astype(np.int64), 0, [width - 1, height - 1]).T
-    return kept[y, x]
+    return away[y, x] > np.maximum(MASK_MARGIN_PX, MASK_MARGIN_SCALES * sizes_px(keypoints))
 
 
 def make_features(view: View, image: np.ndarray, keypoints: np.ndarray, descriptors: np.ndarray) -> Features:

@@ -27,10 +27,10 @@ ReadMask = Callable[[int, int], np.ndarray]
 
 
 def read_mask_file(path: Path, width: int, height: int) -> np.ndarray:
-    """Decode a mask at a size: grey level, or alpha where the mask is otherwise of one colour; nearest pixel.
+    """Decode a mask at a size: grey level, or alpha where the mask is otherwise of one colour.
 
     Returns:
-        bool ``H W``, True where the photo counts.
+        bool ``H W``, True where everything that a pixel averages counts.
     """
     with opened(path) as image:
         grey = image.convert("L") if image.mode in ("1", "L", "P", "RGB", "I;16", "I") else image.convert("RGBA").convert("L")
@@ -38,7 +38,8 @@ def read_mask_file(path: Path, width: int, height: int) -> np.ndarray:
             low, high = grey.getextrema()
             if low == high:
                 grey = image.convert("RGBA").getchannel("A")
-        return np.asarray(grey.resize((width, height), Image.Resampling.NEAREST)) >= WHITE
+        white = grey.point(lambda level: 255 if level >= WHITE else 0)
+        return np.asarray(white.resize((width, height), Image.Resampling.BOX)) == 255
 
 
 def find_masks(folder: Path, names: list[str]) -> dict[str, Path]:
