@@ -149,7 +149,7 @@ def write_video(path: Path, *, frames: int = 40, blurred: set[int] = frozenset()
     writer.release()
 
 
-@pytest.mark.parametrize("kind", [".mp4", ".webm", ".gif"])
+@pytest.mark.parametrize("kind", [".mp4", ".mov", ".webm", ".gif"])
 def test_videos_give_sharp_frames_a_step_apart(tmp_path, kind):
     video = tmp_path / f"walk{kind}"
     blurred = {i for i in range(40) if i % 3}
