@@ -22,7 +22,7 @@ from .probe import Machine, measure
 if TYPE_CHECKING:
     from ..config import PipelineConfig
 
-REFERENCE = Machine(cores=2, sift_s=0.70, conv_s=0.0075)
+REFERENCE = Machine(cores=2, sift_s=0.70, conv_s=0.0165)
 """What the probe said of the machine on which the costs below were measured."""
 FEATURE_MPX = 0.3
 FEATURE_S, PAIR_S, PLACE_S = 0.12, 0.035, 0.15
@@ -126,7 +126,7 @@ def work_seconds(views: Views, config: PipelineConfig, model: str, machine: Mach
     pairs = count * (count - 1) / 2 if count <= EXHAUSTIVE_UP_TO else count * PAIRS_PER_PHOTO
     one = machine.sift_s / REFERENCE.sift_s  # a thread of this machine against one of the reference
     all_threads = one * REFERENCE.cores / min(machine.cores, 8)
-    networks = machine.conv_s / REFERENCE.conv_s
+    networks = machine.conv_s / REFERENCE.conv_s * REFERENCE.cores / min(machine.cores, 8)
     cameras = all_threads * (FEATURE_S * count * feature_mpx / FEATURE_MPX + PAIR_S * pairs) + one * PLACE_S * count
     depth = DEPTH_S.get(model)
     gaussians = all_threads * GAUSSIANS_S * working_mpx * (CHUNKED_SLOWER if chunked else 1.0)
