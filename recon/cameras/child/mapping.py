@@ -17,6 +17,8 @@ from .speech import say
 
 FINAL_MODEL_VIEWS = 5
 """Cameras shared by this many placed photos get a second distortion coefficient in the last adjustment."""
+ROBUST_PX = 1.0
+"""Points that miss their pixel by more than this count less and less in the last adjustment: some matches that passed are wrong."""
 MODELS = 5
 """Models looked for at most: photos of several scenes give several."""
 
@@ -101,7 +103,10 @@ def largest_first(models: dict[int, Model]) -> list[Model]:
 
 
 def adjust(model: Model) -> None:
-    """Last bundle adjustment over everything, with a second distortion coefficient where a camera has photos enough."""
+    """Last bundle adjustment over everything, robust against matches that are still wrong.
+
+    Cameras with photos enough get a second distortion coefficient.
+    """
     views = dict.fromkeys(model.cameras, 0)
     for i in model.reg_image_ids():
         views[model.image(i).camera_id] += 1
@@ -112,6 +117,7 @@ def adjust(model: Model) -> None:
             camera.params = params
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
+    options.ceres.loss_function_type, options.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, ROBUST_PX
     config = pycolmap.BundleAdjustmentConfig()
     for i in model.reg_image_ids():
         config.add_image(i)
