@@ -7,9 +7,9 @@
     python tests/benchmarks/bench_exports.py --scene out/fox --witness
 
 Prints the rows of the tables "Exports" in RESULTS.md. PSNR is the lowest of four views, as `recon export` reports it, through our
-reader / through gaussforge; seconds to write and read are the processor's (OMP_NUM_THREADS=1 for one thread). `--witness` exits with
-1 when @playcanvas/splat-transform finds another number of Gaussians, other statistics of a column, or draws a picture that is less
-than 40 dB from ours; `--whole` when an export takes over 30 s or 2 GB.
+reader / through gaussforge; seconds to write and read are the processor's (OMP_NUM_THREADS=1 for one thread). `--witness` exits
+with 1 when @playcanvas/splat-transform finds another number of Gaussians, other statistics of a column, or draws a picture that is
+less than 40 dB from ours; `--whole` when an export takes over 30 s or 2 GB.
 """
 
 from __future__ import annotations
