@@ -32,7 +32,7 @@ from recon.errors import CannotReconstruct, UserError
 from recon.files import write_json_atomic
 
 from .cli import EXIT_STOPPED
-from .console import Quiet, answer, format_seconds, say
+from .console import Quiet, answer, format_bytes, format_seconds, say
 from .run import check_choices
 
 GRACE_S = 10.0
@@ -55,6 +55,12 @@ class Outcome:
     remedy: str = ""
     gaussians: int | None = None
     psnr_mean: float | None = None
+    photos: int | None = None
+    """Readable photos."""
+    registered: int | None = None
+    """Photos that got a camera."""
+    memory_bytes: int | None = None
+    """Largest resident size of the run or of a process it started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +230,12 @@ def read_outcome(name: str, out: Path, code: int, seconds: float, said: str) -> 
         return Outcome(**common, status="failed", reason=f"{how} and gave no report; see {out}.log")
     if code != 0:
         return Outcome(**common, status="failed", reason=report.get("error") or how, remedy=report.get("remedy", ""))
-    score = (report["quality"] or {}).get("psnr_mean")
-    return Outcome(**common, status="ok", out=str(out), gaussians=report["counts"]["gaussians"], psnr_mean=score)
+    score, counts = (report["quality"] or {}).get("psnr_mean"), report["counts"]
+    return Outcome(
+        **common, status="ok", out=str(out), gaussians=counts["gaussians"], psnr_mean=score,
+        photos=counts.get("photos"), registered=counts.get("registered"),
+        memory_bytes=max((report.get("peak_memory_bytes") or {}).values(), default=None),
+    )  # fmt: skip
 
 
 def exit_code(outcomes: list[Outcome]) -> int:
@@ -249,7 +259,9 @@ def describe(outcome: Outcome) -> str:
     if outcome.status == "ok":
         score = f", {outcome.psnr_mean:.2f} dB" if outcome.psnr_mean is not None else ""
         count = f", {outcome.gaussians:,} Gaussians" if outcome.gaussians is not None else ""
-        return f"done in {format_seconds(outcome.seconds)}{count}{score}"
+        placed = f", {outcome.registered} of {outcome.photos} photos placed" if outcome.registered != outcome.photos else ""
+        memory = f", {format_bytes(outcome.memory_bytes)}" if outcome.memory_bytes else ""
+        return f"done in {format_seconds(outcome.seconds)}{count}{placed}{score}{memory}"
     return f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
 
 

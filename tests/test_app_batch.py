@@ -38,7 +38,8 @@ if folder.name.startswith("slow"):
     time.sleep(120)
 out.mkdir(parents=True)
 (out / "scene.ply").write_text("ply")
-print(json.dumps({"counts": {"gaussians": 7}, "quality": {"n_scored": 1, "psnr_mean": 20.5}}))
+counts, memory = {"gaussians": 7, "photos": 3, "registered": 2}, {"process": 5, "child": 9}
+print(json.dumps({"counts": counts, "quality": {"n_scored": 1, "psnr_mean": 20.5}, "peak_memory_bytes": memory}))
 """
 """Behaves the way `recon run --json` does, by the name of its folder."""
 
@@ -78,11 +79,13 @@ def test_a_broken_folder_does_not_stop_the_rest(fake_child, tmp_path: Path, caps
     )
     assert "signal 9" in crash["reason"]
     assert (good["gaussians"], good["psnr_mean"]) == (7, 20.5)
+    assert (good["photos"], good["registered"], good["memory_bytes"]) == (3, 2, 9)
     assert (out / "good1" / "scene.ply").is_file()
     assert "working on bad2" in (out / "bad2.log").read_text()
     said = capsys.readouterr().err
     assert "different places" in said
     assert "20.50 dB" in said
+    assert "2 of 3 photos placed" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(("names", "code"), [(["good"], 0), (["good", "bad"], 1), (["bad1", "bad2"], 3)])
