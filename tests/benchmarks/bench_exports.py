@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_exports.py --count 1000000 --degrees 0 1 3
     python tests/benchmarks/bench_exports.py --scene out/fox out/fountain     of SH degree 3: also cut to 1 and 0
     python tests/benchmarks/bench_exports.py --count 500000 --degrees 0 --whole      `recon export` in a process of its own
+    python tests/benchmarks/bench_exports.py --scene out/fox --denser 9 --whole --formats mesh
     python tests/benchmarks/bench_exports.py --count 20000 --witness                 needs what witness.py needs
     python tests/benchmarks/bench_exports.py --scene out/fox --witness
 
@@ -17,11 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ from recon.editing import scene_middle
 from recon.formats.conventions import Y_DOWN
 from recon.formats.registry import FORMATS, Format, cut_sh, read_splats, write_splats
 from recon.formats.self_check import check_file
-from recon.geometry import rgb_to_sh0
+from recon.geometry import quats_to_rotations, rgb_to_sh0
 from recon.ply import write_ply
 from recon.records import Cameras, Gaussians
 from render.rasterizer import load_rasterizer
@@ -92,6 +94,28 @@ def costs(entry: Format, asked: Asked, *, check: bool) -> str:
             other = "-" if done.second_psnr_db is None else f"{done.second_psnr_db:.1f}"
             decibels = f"{done.psnr_db:.1f} / {other}"
     return f"| {asked.name} | {entry.name} | {size / len(asked.gaussians):.1f} | {decibels} | {write_s:.2f} | {read_s:.2f} |"
+
+
+def denser(folder: Path, times: int, target: Path) -> Path:
+    """A result folder in which every Gaussian but those of the far shell is replaced by ``times`` smaller ones inside it."""
+    scene, report = load_scene(folder), json.loads((folder / "report.json").read_text())
+    shell = report["counts"]["shell_gaussians"]
+    body, far = (
+        scene.gaussians.select(part) for part in torch.arange(len(scene.gaussians)).split([len(scene.gaussians) - shell, shell])
+    )
+    generator, R = torch.Generator().manual_seed(0), quats_to_rotations(body.quats)
+    parts = []
+    for _ in range(times):
+        offset = torch.randn(len(body), 3, generator=generator) * body.scales * 0.7
+        parts.append(replace(body, means=body.means + (R @ offset[..., None])[..., 0], scales=body.scales * 0.6))
+    made = Gaussians.concatenate([*parts, far])
+    target.mkdir()
+    write_ply(target / "scene.ply", made)
+    report["counts"]["gaussians"] = len(made)
+    report["photos"]["folder"] = str((folder / report["photos"]["folder"]).resolve())
+    (target / "report.json").write_text(json.dumps(report))
+    shutil.copy(folder / "cameras.json", target / "cameras.json")
+    return target
 
 
 def told_by_witness(path: Path) -> dict:
@@ -159,11 +183,13 @@ def whole_export(asked: Asked, source: Path, folder: Path, name: str) -> tuple[s
     return row, done.wall_s <= MOST_SECONDS and done.peak_gb < MOST_GB
 
 
-def run_whole(asked: Asked, formats: list[str]) -> bool:
-    """All exports of one scene; True when all keep within the limits."""
+def run_whole(asked: Asked, formats: list[str], times: int) -> bool:
+    """All exports of one scene, made ``times`` denser; True when all keep within the limits."""
     fine = True
     with tempfile.TemporaryDirectory() as temporary:
         source = asked.folder or Path(temporary) / "given.ply"
+        if asked.folder is not None and times > 1:
+            source = denser(asked.folder, times, Path(temporary) / "denser")
         if asked.folder is None:
             write_ply(source, asked.gaussians)
         for name in formats:
@@ -196,6 +222,7 @@ def main() -> int:
     parser.add_argument("--formats", nargs="*", help="those of the table, and for --whole also html and mesh")
     parser.add_argument("--witness", action="store_true")
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--denser", type=int, default=1, help="--whole: replace every Gaussian of a scene by so many smaller ones")
     parser.add_argument("--no-check", action="store_true", help="sizes and times only")
     options = parser.parse_args()
     scenes = [Asked(f"{options.count:,} random, SH{d}", synthetic(options.count, d)) for d in options.degrees if options.count]
@@ -211,7 +238,7 @@ def main() -> int:
         print(f"\n{asked.name}", flush=True)
         if options.whole:
             more = ["points-ply", "html"] + (["mesh"] if asked.folder else [])
-            fine &= run_whole(asked, options.formats or [entry.name for entry in entries] + more)
+            fine &= run_whole(asked, options.formats or [entry.name for entry in entries] + more, options.denser)
         elif options.witness:
             fine &= run_witness(asked, entries)
         else:
