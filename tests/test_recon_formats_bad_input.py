@@ -182,6 +182,13 @@ def bombs() -> dict[str, tuple[Callable, bytes]]:
 BOMBS = bombs()
 
 
+@pytest.mark.parametrize("change", [{"buffers": []}, {"buffers": 7}, {"accessors": [{"bufferView": 0, "componentType": [5126]}]}])
+def test_gltf_parts_that_are_missing_or_of_another_kind_are_refused(change: dict) -> None:
+    document = json.loads(gltf.encode(SMALL, binary=False)[0])
+    with pytest.raises(UserError):
+        gltf.decode(json.dumps(document | change).encode())
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_in_bounded_memory(name: str) -> None:
     decode, data = BOMBS[name]

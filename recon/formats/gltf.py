@@ -197,7 +197,10 @@ def _accessor(document: dict[str, Any], index: Any, buffers: list[bytes], name: 
         raise BadFile(f"attribute {name} has no accessor.")
     accessor = accessors[index]
     at = integer(accessor, "bufferView", f"the accessor of {name}", most=max(len(views) - 1, 0))
-    kind, width = KINDS.get(accessor.get("componentType", 0)), WIDTHS.get(str(accessor.get("type")))
+    component = accessor.get("componentType")
+    kind, width = KINDS.get(component) if isinstance(component, int) else None, WIDTHS.get(str(accessor.get("type")))
+    if not buffers:
+        raise BadFile("it has no buffer that holds its splats.")
     if kind is None or width is None or "sparse" in accessor or not views or not isinstance(views[at], dict):
         raise BadFile(f"the accessor of {name} is of a kind that is not read.")
     view = views[at]
