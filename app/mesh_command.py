@@ -7,7 +7,6 @@ Does not: know how meshes are made (`recon.meshing`) or photos undistorted (`rec
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from recon.editing import scene_middle
 from recon.errors import UserError
 from recon.formats.conventions import Y_UP, Z_UP
 from recon.formats.self_check import cameras_around
-from recon.meshing.depths import DepthPicture, draw_depths, voxel_for
+from recon.meshing.depths import draw_depths, voxel_for
 from recon.meshing.holes import Sight, close_holes
 from recon.meshing.mesh_check import check_mesh
 from recon.meshing.mesh_files import ENDINGS, write_mesh
@@ -121,16 +120,12 @@ def make_mesh(scene: Scene, cameras: Cameras, arguments: ExportArguments, raster
     """Fuse, clean, close what was seen to be closed, simplify; returns the mesh and the grid size."""
     centre, radius = scene_middle(scene.gaussians)
     far = float((cameras.centers_world.float() - centre).norm(dim=1).median()) + FAR_RADII * radius
-    voxel = arguments.voxel or voxel_for(arguments.faces, scene.gaussians, cameras, rasterizer, far)
-    sights: list[Sight] = []
-
-    def remembered() -> Iterator[DepthPicture]:
-        for picture in draw_depths(scene.gaussians, cameras, rasterizer, far):
-            K, T_world_cam = picture.K.double().numpy(), picture.T_world_cam.double().numpy()
-            sights.append(Sight(seen=picture.seen.numpy(), K=K, T_world_cam=T_world_cam))
-            yield picture
-
-    mesh = close_holes(clean_mesh(fuse_depths(remembered(), voxel, far)), sights, voxel)
+    pictures = list(draw_depths(scene.gaussians, cameras, rasterizer, far))
+    voxel = arguments.voxel or voxel_for(arguments.faces, scene.gaussians, cameras, pictures)
+    sights = [
+        Sight(seen=one.seen.numpy(), K=one.K.double().numpy(), T_world_cam=one.T_world_cam.double().numpy()) for one in pictures
+    ]
+    mesh = close_holes(clean_mesh(fuse_depths(pictures, voxel, far)), sights, voxel)
     return simplify(mesh, arguments.faces), voxel
 
 

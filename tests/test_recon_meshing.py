@@ -154,8 +154,9 @@ def test_a_grid_suits_the_triangles_asked_for() -> None:
     scene, around = ball(), cameras_around(ball(), views=8, side_px=256)
     draw = load_rasterizer("cpu")
     finest = choose_voxel(scene, around)
-    assert voxel_for(1_000_000, scene, around, draw, 20.0) == finest
-    coarse = voxel_for(1000, scene, around, draw, 20.0)
+    pictures = list(draw_depths(scene, around, draw, 20.0))
+    assert voxel_for(1_000_000, scene, around, pictures) == finest
+    coarse = voxel_for(1000, scene, around, pictures)
     raw = fuse_depths(draw_depths(scene, around, draw, 20.0), coarse, 20.0)
     assert 2000 < len(raw.faces) < 8000, "about four times as many before they are simplified"
 

@@ -6,7 +6,7 @@ Does not: fuse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,18 +113,21 @@ def _highest(values: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
     return max_pool2d(max_pool2d(values[None, None], (size, 1), 1, (pad, 0)), (1, size), 1, (0, pad))[0, 0]
 
 
-def voxel_for(faces: int, gaussians: Gaussians, cameras: Cameras, rasterizer: Rasterizer, far: float) -> float:
+def voxel_for(faces: int, gaussians: Gaussians, cameras: Cameras, pictures: Sequence[DepthPicture]) -> float:
     """Choose the grid size for a mesh that will have at most ``faces`` triangles: that of the data (``choose_voxel``), or coarser
-    where so fine a grid would give many times as many triangles as may stay."""
+    where so fine a grid would give many times as many triangles as may stay.
+
+    Args:
+        pictures: of ``cameras``; the area of the surface is estimated from a few of them.
+    """
     finest = choose_voxel(gaussians, cameras)
-    picked = torch.linspace(0, len(cameras) - 1, min(AREA_VIEWS, len(cameras))).round().long().tolist()
-    shrink = min(1.0, AREA_SIDE / max(*cameras.width, *cameras.height))
-    few = cameras.select(picked)
-    small = few.resized([max(1, round(w * shrink)) for w in few.width], [max(1, round(h * shrink)) for h in few.height])
     cell = AREA_CELLS * finest
     cells = []
-    for picture in draw_depths(gaussians, small, rasterizer, far):
-        at = transform(picture.T_world_cam, backproject(picture.depth, picture.K)[picture.depth > 0])
+    for index in torch.linspace(0, len(pictures) - 1, min(AREA_VIEWS, len(pictures))).round().long().tolist():
+        picture = pictures[index]
+        stride = max(1, max(picture.depth.shape) // AREA_SIDE)
+        points_cam, believed = backproject(picture.depth, picture.K)[::stride, ::stride], picture.depth[::stride, ::stride] > 0
+        at = transform(picture.T_world_cam, points_cam[believed])
         cells.append(torch.unique((at / cell).floor().long(), dim=0))
     area = len(torch.unique(torch.cat(cells), dim=0)) * cell**2 / CELLS_PER_SQUARE
     return max(finest, (FACES_PER_CELL * area / (RAW_FACES * faces)) ** 0.5)
