@@ -73,10 +73,11 @@ class Ledger:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; a stage entered twice adds up."""
-        started = time.perf_counter()
+        """Time a stage; a stage entered twice adds up, and one within another takes its seconds from it."""
+        before, started = sum(self.seconds.values()), time.perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        within = sum(self.seconds.values()) - before
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started - within
 
 
 @dataclass(frozen=True, kw_only=True)

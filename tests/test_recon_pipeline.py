@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from recon.posed import PosedViews
 from recon.progress import Cancelled, Progress
 from recon.quality.score import UNREGISTERED_PSNR, psnr, score_views, ssim, summarize
 from recon.records import Cameras, Gaussians
+from recon.run_records import Ledger
 
 WIDTH, HEIGHT, VIEWS = 128, 96, 6
 
@@ -175,3 +177,15 @@ def test_unregistered_held_out_photos_count_as_ten_db():
     scores = score_views(Fused(gaussians=one, shell_count=0), empty, ["a.jpg"], build_tools().load_rasterizer("cpu"))
     assert summarize(scores)["psnr_mean"] == UNREGISTERED_PSNR
     assert summarize(scores)["n_unregistered"] == 1
+
+
+def test_a_stage_within_another_is_timed_once() -> None:
+    ledger = Ledger()
+    started = time.perf_counter()
+    with ledger.stage("polish"):
+        with ledger.stage("gaussians"):
+            time.sleep(0.2)
+        time.sleep(0.1)
+    spent = time.perf_counter() - started
+    assert 0.19 < ledger.seconds["gaussians"] <= spent - 0.09
+    assert sum(ledger.seconds.values()) <= spent
