@@ -253,6 +253,7 @@ def search_cameras(
         solved = cameras_of(named, views, progress=progress, seed=config.seed, adjust=config.adjust_cameras and not own)
         told = {"source": "network", "network": network.name, "points": len(solved.points_world)}
         ledger.choices["cameras"] = {**told, "attempts": list(solved.attempts)}
+        ledger.warnings += solved.warnings
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     progress.update("cameras", 0.0, "reading cameras")
     ledger.choices["cameras"] = {"source": str(config.cameras)}

@@ -82,6 +82,17 @@ def test_predicted_cameras_come_at_the_original_size_with_points_both_photos_see
     assert bool(seen_by_inputs.any(0).all())  # held-out photos offer no points
 
 
+def test_a_lens_the_user_knows_replaces_the_predicted_one() -> None:
+    lens = (104.0, 106.0, WIDTH / 2 + 1, HEIGHT / 2 - 1, -0.05, 0.0, 0.0, 0.0)
+    views = Views(tuple(replace(view, intrinsics=lens if i == 0 else None) for i, view in enumerate(plain_views())))
+    solved = cameras_by_network(views, true_answer, Progress())
+    assert solved.cameras.distortion is not None
+    assert solved.cameras.K[0, [0, 1, 0, 1], [0, 1, 2, 2]].tolist() == list(lens[:4])
+    assert solved.cameras.distortion[0].tolist() == list(lens[4:])
+    torch.testing.assert_close(solved.cameras.K[1, 0, 0].float(), torch.tensor(110.0))
+    assert float(solved.cameras.distortion[1].abs().max()) == 0
+
+
 def test_a_scene_with_a_networks_cameras(tmp_path: Path) -> None:
     config = config_for(tmp_path, cameras="oracle", holdout=Holdout(every=5, offset=2))
     result = run_pipeline(write_capture(tmp_path), tmp_path / "out", config, tools_with(true_answer), Progress())

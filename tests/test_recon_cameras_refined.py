@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from sfm_scene import DISTORTION, FOCAL_PX, Truth, write_room_photos
 from test_recon_cameras_auto import CENTER_TOLERANCE, centre_error
 
+from recon.cameras import auto
 from recon.cameras.auto import ADJUSTED, CameraCandidate, cameras_of, find_cameras
 from recon.cameras.recipes import PLAIN, STRICT, Recipe
 from recon.cameras.refined import similarity
@@ -85,6 +85,7 @@ def test_adjusting_can_be_left_out(room, views):
     result = cameras_of(named, views, progress=Progress(), seed=0, adjust=False)
     assert torch.equal(result.cameras.T_world_cam, guess.cameras.T_world_cam)
     assert [one["tried"] for one in result.attempts] == ["guess"]
+    assert result.warnings == (), "nothing was matched, so nothing speaks against them"
 
 
 def test_a_known_lens_stays_while_the_poses_move(room, views):
@@ -114,6 +115,15 @@ def test_a_photo_without_matches_keeps_its_predicted_camera(room, views):
     assert float((result.cameras.T_world_cam[:5] - guess.cameras.T_world_cam[:5]).abs().max()) > 1e-3
 
 
+def test_cameras_that_matches_contradict_are_said_to_be(room, views, monkeypatch):
+    monkeypatch.setattr(auto, "refine_predicted", lambda *_: None)
+    guess = predicted(room, views)
+    turned = replace(guess, cameras=replace(guess.cameras, T_world_cam=guess.cameras.T_world_cam[[3, 4, 5, 0, 1, 2]]))
+    result = cameras_of(CameraCandidate(name="guess", find=lambda *_: turned), views, progress=Progress(), seed=0)
+    assert result.cameras.registered_mask.all(), "the user named them, so they stay"
+    assert "contradict" in result.warnings[0]
+
+
 def test_adjusted_cameras_compete_with_structure_from_motion(room, views):
     guess = predicted(room, views)
     source = CameraCandidate(name="guess", find=lambda *_: guess)
@@ -130,7 +140,6 @@ def test_photos_share_a_lens_unless_the_network_says_they_were_zoomed(room, view
     K = guess.cameras.K.clone()
     K[0, [0, 1], [0, 1]] *= spread
     guess = replace(guess, cameras=replace(guess.cameras, K=K))
-    find: Callable = lambda *_: guess  # noqa: E731
-    result = cameras_of(CameraCandidate(name="guess", find=find), views, progress=Progress(), seed=0)
+    result = cameras_of(CameraCandidate(name="guess", find=lambda *_: guess), views, progress=Progress(), seed=0)
     focal = result.cameras.K[:, 0, 0]
     assert bool((focal == focal[0]).all()) == (spread == 1.0)

@@ -22,6 +22,7 @@ from ..records import Views
 from .child_process import job_folder_in
 from .diagnosis import diagnose, refusal
 from .evidence import LEAST_SHARE, Evidence, judge
+from .matches import Matches
 from .recipes import LADDER, QUICK, MatchKind, Recipe
 from .refined import refine_predicted
 from .result import SfmResult
@@ -262,12 +263,21 @@ def cameras_of(
             bench.gather(kind, lambda done, words: tell(0, done, words))
         tried = asked(candidate, bench, tell, number=1 if adjust else 0, adjust=adjust)
     best = max(tried, key=lambda one: one.score)
-    result = best.attempt.result
+    result, evidence, matches = best.attempt.result, best.evidence, bench.all_matches()
     assert result is not None
+    assert evidence is not None
     attempts = [one.report() for one in tried]
     attempts[tried.index(best)]["chosen"] = True
     progress.update("cameras", 1.0, f"{int(result.cameras.registered_mask.sum())} of {len(views)} photos placed")
-    return replace(result, attempts=tuple(attempts))
+    return replace(result, attempts=tuple(attempts), warnings=contradictions(evidence, matches, best.name))
+
+
+def contradictions(evidence: Evidence, matches: Matches, name: str) -> tuple[str, ...]:
+    """What to say of a named source's cameras that matches of the photos speak against."""
+    if not len(matches.px):
+        return ()
+    told = [words for kind, words in evidence.weaknesses().items() if kind in ("agreement", "doubtful", "focal")]
+    return (f"The cameras of {name} may be wrong: {'; '.join(told)}. Try --cameras auto, or --polish.",) if told else ()
 
 
 def conclude(best: Tried, tried: Sequence[Tried], bench: Workbench) -> SfmResult:

@@ -41,6 +41,8 @@ def cameras_by_network(views: Views, predict: CameraSource, progress: Progress) 
         UserError: the network cannot run here.
     """
     prediction = predict(views, progress)
+    cameras = with_known_lenses(at_original_size(prediction.cameras, views), views)
+    prediction = replace(prediction, cameras=replace(prediction.cameras, K=at_size_of(prediction.cameras, cameras)))
     points, colors, seen, missed = [], [], [], []
     for index, view in enumerate(views):
         if view.holdout:
@@ -55,9 +57,8 @@ def cameras_by_network(views: Views, predict: CameraSource, progress: Progress) 
         missed.append(distance)
     points_world, visibility = torch.cat(points).double(), torch.cat(seen, dim=1)
     errors = torch.cat(missed)
-    cameras = at_original_size(prediction.cameras, views)
     return SfmResult(
-        cameras=with_known_lenses(cameras, views),
+        cameras=cameras,
         points_world=points_world,
         points_rgb=(torch.cat(colors) * 255).round().clamp(0, 255).to(torch.uint8),
         visibility=visibility,
@@ -91,6 +92,11 @@ def with_known_lenses(cameras: Cameras, views: Views) -> Cameras:
             known = torch.tensor(view.intrinsics, dtype=torch.float64)
             K[index, [0, 1, 0, 1], [0, 1, 2, 2]], distortion[index] = known[:4], known[4:]
     return replace(cameras, K=K, distortion=distortion)
+
+
+def at_size_of(like: Cameras, cameras: Cameras) -> Float[Tensor, "V 3 3"]:
+    """Intrinsics of ``cameras`` at the size of ``like``."""
+    return cameras.resized(list(like.width), list(like.height)).K.to(like.K)
 
 
 def offered_points(prediction: Prediction, index: int) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 2"]]:
