@@ -81,3 +81,8 @@ class PipelineConfig:
     """Most memory of this process, in GB (10^9 bytes): work is cut into chunks that fit; None takes what it takes."""
     resume: bool = True
     """Go on where an earlier run with the same photos and choices stopped; results of stages are kept in the cache."""
+
+    @property
+    def takes_own_gaussians(self) -> bool:
+        """Whether Gaussians and cameras come from one network and nothing is optimised: they fit together only as they are."""
+        return self.cameras == self.model and self.polish == 0

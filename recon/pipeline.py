@@ -16,14 +16,10 @@ from typing import Any
 
 import torch
 
-from . import lens, photos, upright
-from .cameras import camera_files
-from .cameras.auto import ADJUSTED, CameraCandidate, cameras_of
-from .cameras.auto import find_cameras as search
-from .cameras.predicted import cameras_by_network
-from .cameras.recipes import LADDER, QUICK
+from . import lens, photos
 from .cameras.result import FOUND, SfmResult
-from .capture.known import KnownDistance, apply_distance
+from .cameras.stage import find_cameras
+from .capture.known import KnownDistance
 from .config import PipelineConfig
 from .depth_range import choose_depth_range
 from .editing import strongest
@@ -41,7 +37,7 @@ from .posed import PosedViews
 from .progress import Progress
 from .quality.report import build_report
 from .quality.score import ViewScore, score_views, summarize
-from .records import Prediction, Rasterizer, Scene, Views
+from .records import Prediction, Rasterizer, Scene
 from .resume.keys import stage_keys
 from .resume.out_format import finished_report
 from .resume.store import open_store
@@ -217,61 +213,6 @@ def place_photos(found: photos.PhotoSet, solved: SfmResult, config: PipelineConf
         held_out=lens.posed_views(views, solved, scored, long_side=SCORE_SIDE),
         lost_held_out=tuple(v.name for i, v in enumerate(views) if v.holdout and not registered[i]),
     )
-
-
-def find_cameras(views: Views, config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress) -> SfmResult:
-    """Structure from motion or a network, turned upright, or the user's cameras, kept exactly; at the scale the user knows."""
-    solved = search_cameras(views, config, tools, device, ledger, progress)
-    if config.capture.scale_from is None:
-        return solved
-    known = KnownDistance.parse(config.capture.scale_from)
-    solved, factor = apply_distance(solved, known, views.names)
-    ledger.choices["scale"] = {"from": [known.first, known.second], "metres": known.metres, "metres_per_unit_before": factor}
-    return solved
-
-
-def search_cameras(
-    views: Views, config: PipelineConfig, tools: Tools, device: str, ledger: Ledger, progress: Progress
-) -> SfmResult:
-    """Find or load cameras, at the scale they come with."""
-    if config.cameras in ("auto", "sfm"):
-        auto = config.cameras == "auto"
-        others = network_candidates(tools, device) if auto else ()
-        ladder = LADDER if auto else QUICK
-        solved = search(views, progress=progress, seed=config.seed, ladder=ladder, others=others)
-        chosen = next(one["tried"] for one in solved.attempts if one.get("chosen"))
-        source = "network" if chosen.removesuffix(ADJUSTED) in [one.name for one in others] else "sfm"
-        ledger.choices["cameras"] = {"source": source, "chosen": chosen, "attempts": list(solved.attempts)}
-        ledger.warnings += solved.warnings
-        return upright.turn(solved, upright.upright_rotation(solved.cameras))
-    if config.cameras in tools.camera_models:
-        network = tools.load_camera_predictor(config.cameras, device=device)
-        named = CameraCandidate(
-            name=network.name, find=lambda photos, told: cameras_by_network(photos, network.predict_views, told)
-        )
-        own = network.makes_gaussians and takes_own_gaussians(config)
-        solved = cameras_of(named, views, progress=progress, seed=config.seed, adjust=config.adjust_cameras and not own)
-        told = {"source": "network", "network": network.name, "points": len(solved.points_world)}
-        ledger.choices["cameras"] = {**told, "attempts": list(solved.attempts)}
-        ledger.warnings += solved.warnings
-        return upright.turn(solved, upright.upright_rotation(solved.cameras))
-    progress.update("cameras", 0.0, "reading cameras")
-    ledger.choices["cameras"] = {"source": str(config.cameras)}
-    return camera_files.load_cameras(Path(config.cameras), views)
-
-
-def takes_own_gaussians(config: PipelineConfig) -> bool:
-    """Whether Gaussians and cameras come from one network and nothing is optimised: they fit together only as they are."""
-    return config.cameras == config.model and config.polish == 0
-
-
-def network_candidates(tools: Tools, device: str) -> tuple[CameraCandidate, ...]:
-    """The best network on this machine, asked when structure from motion gives no strong evidence."""
-
-    def ask(views: Views, progress: Progress) -> SfmResult:
-        return cameras_by_network(views, tools.load_camera_predictor("network", device=device).predict_views, progress)
-
-    return (CameraCandidate(name="network", find=ask),) if "network" in tools.camera_models else ()
 
 
 def keep_points_of(solved: SfmResult, used: Sequence[int]) -> SfmResult:

@@ -13,7 +13,7 @@ import torch
 from test_recon_pipeline import HEIGHT, VIEWS, WIDTH, config_for, write_capture
 
 from app.run import build_tools
-from recon import pipeline
+from recon.cameras import stage
 from recon.cameras.predicted import cameras_by_network
 from recon.cameras.result import SfmResult
 from recon.config import Holdout
@@ -113,7 +113,7 @@ def test_gaussians_of_the_same_network_keep_its_cameras(
         asked.append(adjust)
         raise UserError("Enough is known.", "Stop here.")
 
-    monkeypatch.setattr(pipeline, "cameras_of", cameras_of)
+    monkeypatch.setattr(stage, "cameras_of", cameras_of)
     config = replace(config_for(tmp_path, cameras="oracle"), model=model, polish=polish)
     with pytest.raises(UserError, match="Enough"):
         run_pipeline(write_capture(tmp_path), None, config, tools_with(true_answer), Progress())

@@ -48,7 +48,7 @@ def stage_keys(views: Views, config: PipelineConfig, identity: str, device: str)
     ]  # fmt: skip
     cameras = key_of(
         identity, device, config.seed, photos, config.cameras, path_digest(config.cameras), config.adjust_cameras,
-        config.cameras == config.model and config.polish == 0, config.capture.scale_from,
+        config.takes_own_gaussians, config.capture.scale_from,
     )  # fmt: skip
     depth = key_of(cameras, config.model, config.long_side)
     gaussians = key_of(depth, dataclasses.asdict(config.fuse), config.polish)
