@@ -32,9 +32,9 @@ demo: $(VENV)/installed
 	@echo "Look at $(OUT)/preview.png and $(OUT)/orbit.mp4, then walk round the scene with:"
 	@echo "    $(BIN)/recon view $(OUT)"
 
-# What every change must pass.
+# What every change must pass; the files of tests are shared out to two processes.
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 # Also the slow ones (real photo sets, a full install of the wheel).
 test-all: $(VENV)/installed-dev

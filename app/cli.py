@@ -51,7 +51,7 @@ COMMANDS = {
     "run": Command("photos -> splats, cameras, preview, video, report", "app.run", "RunArguments", "run"),
     "check": Command("look at photos before a run: blur, exposure, copies", "app.check_command", "CheckArguments", "check"),
     "view": Command("walk round a scene in the browser", "app.scene_commands", "ViewArguments", "view"),
-    "app": Command("a local web page: drop photos, watch, look, download", "app.page", "PageArguments", "serve"),
+    "app": Command("a local web page: drop photos, watch, look, download", "app.server.command", "AppArguments", "serve"),
     "batch": Command("one run for each sub-folder of a folder", "app.batch", "BatchArguments", "batch"),
     "polish": Command("optimise a scene further against its photos", "app.polish_command", "PolishArguments", "polish_scene"),
     "eval": Command("score a scene against photos", "app.eval_command", "EvalArguments", "evaluate"),
@@ -67,6 +67,7 @@ COMMANDS = {
     "cache": Command("what is kept between runs, and making room", "app.cache_command", "CacheArguments", "cache"),
     "doctor": Command("what this machine offers and which parts will be used", "app.doctor", "DoctorArguments", "doctor"),
     "weights": Command("list, pull, verify, remove published networks", "app.weights_command", "WeightsArguments", "weights"),
+    "worlds": Command("draw the procedural scenes that networks are trained on", "app.worlds", "WorldsArguments", "draw_worlds"),
     "train": Command("train a network from procedural scenes", "app.train", "TrainArguments", "train"),
 }
 """Command -> where it lives, in the order of the overview."""
@@ -181,9 +182,10 @@ def _registry() -> Any:
     """Teach tyro to read a holdout as ``K[:OFFSET]``."""
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-    from recon.config import Holdout
-
     registry = ConstructorRegistry()
+    if "recon.config" not in sys.modules:  # no record that was imported has one; importing it brings torch, which takes seconds
+        return registry
+    from recon.config import Holdout
 
     @registry.primitive_rule
     def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:

@@ -19,7 +19,7 @@ from recon.records import Scene
 
 from .console import format_bytes, say
 from .scene_files import median_distance, placed_cameras
-from .viewer import SHOWN_DISTANCE, splat_arrays
+from .viewing.splats import SHOWN_DISTANCE, splat_arrays
 
 MOST_COMFORTABLE = 1_000_000
 """More Gaussians than this make a phone's browser stop."""

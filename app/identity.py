@@ -48,16 +48,28 @@ def weights_digests(config: PipelineConfig, device: str) -> list[str]:
     used = [f"head {shipped_weights()['head'].sha256}" if "head" in shipped_weights() else "no head"]
     model = resolve_model(config, device)
     if config.weights is not None and config.weights.is_file():
-        with config.weights.open("rb") as file:
-            used.append(f"{model} {hashlib.file_digest(file, 'sha256').hexdigest()}")
+        used.append(f"{model} {digest_of(config.weights)}")
     elif model in shipped_weights():
         used.append(f"{model} {shipped_weights()[model].sha256}")
     else:
         used.append(f"{model} {receipt(model) if model in all_checkpoints() else ''}")
-    if config.cameras in ("auto", *camera_models()):
+    if config.matcher is not None and config.matcher.is_file():
+        used.append(f"matcher {digest_of(config.matcher)}")
+    elif "matcher" in shipped_weights():
+        used.append(f"matcher {shipped_weights()['matcher'].sha256}")
+    if config.camera_network is not None and config.camera_network.is_file():
+        used.append(f"camera network {digest_of(config.camera_network)}")
+    elif config.cameras in ("auto", *camera_models()):
         network = best_installed(device) if config.cameras in ("auto", "network") else config.cameras
         used.append(f"cameras {network} {receipt(network) if network else ''}")
+        used += [f"camera network {shipped_weights()[name].sha256}" for name in ("cameras",) if name in shipped_weights()]
     return used
+
+
+def digest_of(path: Path) -> str:
+    """Checksum of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def receipt(name: str) -> str:

@@ -68,11 +68,21 @@ def check_choices(config: PipelineConfig) -> None:
     Raises:
         UserError: a choice has no meaning here, or names a network that is not on this machine.
     """
-    from models.registry import camera_models, require_camera_model, require_model
+    from models.registry import camera_models, load_matcher, require_camera_model, require_model
 
     require_model(config.model, config.weights)
-    if config.cameras in camera_models():
+    if config.camera_network is not None:
+        if config.cameras not in ("auto", "network"):
+            raise UserError(
+                f"--camera-network has no part in --cameras {config.cameras}.", "Leave it out, or give --cameras network or auto."
+            )
+        require_camera_model("network", config.camera_network)
+    elif config.cameras in camera_models():
         require_camera_model(config.cameras)
+    if config.matcher is not None:
+        if config.cameras != "auto":
+            raise UserError(f"--matcher has no part in --cameras {config.cameras}.", "Leave it out, or give --cameras auto.")
+        load_matcher(weights=config.matcher)
     if config.refine != 0:
         raise UserError(f"--refine {config.refine}: learned refinement is not part of this version.", "Leave it out, or give 0.")
     if not 0 <= config.polish < math.inf:
@@ -126,7 +136,7 @@ def option_names(config: Any) -> list[str]:
 
 def build_tools() -> Tools:
     """Hand the pipeline the doors of the other rooms; each is opened when the run needs it."""
-    from models.registry import camera_models, load_camera_predictor, load_predictor, load_splat_head
+    from models.registry import camera_models, load_camera_predictor, load_matcher, load_predictor, load_splat_head
     from render.rasterizer import load_rasterizer
     from render.trajectories import orbit
     from render.video import write_video
@@ -141,6 +151,7 @@ def build_tools() -> Tools:
         write_video=write_video,
         load_camera_predictor=load_camera_predictor,
         camera_models=camera_models(),
+        load_matcher=load_matcher,
         identify=identify,
         resolve_model=resolve_model,
     )

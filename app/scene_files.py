@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,42 @@ def placed_cameras(scene: Scene) -> Cameras | None:
         return None
     kept = scene.cameras.select(placed)
     return Cameras(T_world_cam=kept.T_world_cam, K=kept.K, width=kept.width, height=kept.height, names=kept.names)
+
+
+def joined_cameras(scenes: Sequence[Scene]) -> Cameras | None:
+    """Cameras of scenes that share one world, one after another; None when no scene has any.
+
+    A photo that several scenes placed at one spot is kept once. Other photos of one name get the name of their scene's folder
+    before their own, and a number after that when folders share a name, too.
+    """
+    parts = [scene.cameras for scene in scenes if scene.cameras is not None]
+    folders = [Path(str(scene.provenance.get("folder", "scene"))).name for scene in scenes if scene.cameras is not None]
+    if not parts:
+        return None
+    kept: dict[str, tuple[int, int]] = {}
+    for number, (cameras, folder) in enumerate(zip(parts, folders, strict=True)):
+        for row in range(len(cameras)):
+            name = f"{row:04d}" if cameras.names is None else cameras.names[row]
+            if name in kept:
+                other, at = kept[name]
+                if torch.allclose(parts[other].T_world_cam[at], cameras.T_world_cam[row], atol=1e-5, rtol=1e-5):
+                    continue
+                name = f"{folder}/{name}"
+            while name in kept:
+                name = f"{name}.{number + 1}"
+            kept[name] = (number, row)
+    used = [[row for number, row in kept.values() if number == part] for part in range(len(parts))]
+    chosen = [cameras.select(rows) for cameras, rows in zip(parts, used, strict=True)]
+    straight = [torch.zeros(len(one), 4) if one.distortion is None else one.distortion for one in chosen]
+    return Cameras(
+        T_world_cam=torch.cat([one.T_world_cam for one in chosen]),
+        K=torch.cat([one.K for one in chosen]),
+        width=tuple(width for one in chosen for width in one.width),
+        height=tuple(height for one in chosen for height in one.height),
+        distortion=torch.cat(straight),
+        registered=torch.cat([one.registered_mask for one in chosen]),
+        names=tuple(kept),
+    )
 
 
 def fit_cameras(cameras: Cameras, long_side: int) -> Cameras:

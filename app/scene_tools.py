@@ -25,7 +25,7 @@ from recon.records import Gaussians, Scene
 
 from .console import Quiet, answer, format_bytes, say
 from .export_command import ScenePath, modest_cameras, write_cameras
-from .scene_files import CAMERAS_NAME, SPLAT_NAME, load_scene, placed_cameras
+from .scene_files import CAMERAS_NAME, SPLAT_NAME, joined_cameras, load_scene, placed_cameras
 
 OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 
@@ -94,7 +94,7 @@ def clean_scene(arguments: CleanArguments) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MergeArguments:
-    """Join scenes that share one world into one file."""
+    """Join scenes that share one world into one, with their cameras when OUT is a folder."""
 
     scenes: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCENE SCENE ...")]
     """Two or more output folders or splat files."""
@@ -106,8 +106,9 @@ def merge(arguments: MergeArguments) -> int:
     """Run `recon merge`."""
     if len(arguments.scenes) < 2:
         raise UserError("There is nothing to merge.", "Give two or more scenes.")
-    parts = [load_scene(path).gaussians for path in arguments.scenes]
-    return write_scene(arguments.out, Scene(gaussians=Gaussians.concatenate(parts)))
+    parts = [load_scene(path) for path in arguments.scenes]
+    joined = Gaussians.concatenate([part.gaussians for part in parts])
+    return write_scene(arguments.out, Scene(gaussians=joined, cameras=joined_cameras(parts)))
 
 
 @dataclass(frozen=True, kw_only=True)

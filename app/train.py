@@ -7,28 +7,92 @@ Does not: train; ``models.training`` does, and runs without this room on a bare 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from models.training.camera_trainer import STEADY, CameraTraining, train_cameras
+from models.training.matcher_trainer import MatcherTraining, train_matcher
+from models.training.plan import StretchPlan, plan_cameras, plan_matcher, plan_stretch
+from models.training.stretch import Stretch
 from models.training.trainer import TrainConfig
 from models.training.trainer import train as run_training
+from recon.errors import UserError
 
-from .console import say
+from .console import Quiet, format_bytes, say
+from .worlds import chosen_ingredients
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
     """Train a network from scenes made on the fly. Stops after the given minutes; the same folder continues where it stopped."""
 
-    model: Annotated[Literal["mini"], tyro.conf.Positional]
-    """Which network."""
+    model: Annotated[Literal["mini", "matcher", "cameras"], tyro.conf.Positional]
+    """Which network: 'mini' estimates depth, 'matcher' finds what photos have in common, 'cameras' finds where they were taken."""
     config: TrainConfig
+    plan: Quiet = False
+    """Time some steps on this machine, say what a stretch of these minutes will see, and train nothing."""
 
 
 def train(arguments: TrainArguments) -> int:
     """Run the command."""
+    given = arguments.config
+    chosen_ingredients(given.without)
+    if arguments.plan:
+        plan = plan_of(arguments.model, given)
+        say(f"In {given.minutes:g} minutes here: about {plan.steps:,} steps of {plan.step_s:.2f} s, {plan.validations} validations")
+        say(f"They see {plan.worlds:,} worlds, {plan.photos:,} photos, {plan.pixels / 1e6:,.0f} million pixels")
+        say(f"Weights of {format_bytes(plan.weights_bytes)}, a checkpoint of {format_bytes(plan.checkpoint_bytes)}")
+        return 0
     logging.getLogger().setLevel(logging.INFO)  # the trainer tells how it goes through its log
-    say(f"Weights: {run_training(arguments.config)}")
+    try:
+        say(f"Weights: {run_stretch_of(arguments.model, given)}")
+    except ValueError as error:
+        if given.start is None:
+            raise
+        raise UserError(str(error), f"Give the {arguments.model}.safetensors of an earlier stretch to --start.") from error
     return 0
+
+
+def plan_of(model: str, given: TrainConfig) -> StretchPlan:
+    """Foretell a stretch of a network."""
+    if model == "mini":
+        return plan_stretch(given)
+    return plan_matcher(matcher_config(given)) if model == "matcher" else plan_cameras(camera_config(given))
+
+
+def run_stretch_of(model: str, given: TrainConfig) -> Path:
+    """Train a network; returns its weights."""
+    if model == "mini":
+        return run_training(given)
+    return train_matcher(matcher_config(given)) if model == "matcher" else train_cameras(camera_config(given))
+
+
+def matcher_config(given: TrainConfig) -> MatcherTraining:
+    """The same choices for the matcher."""
+    return MatcherTraining(**shared_choices(given, "a step of the matcher sees pairs of photos of two scenes"))
+
+
+def camera_config(given: TrainConfig) -> CameraTraining:
+    """The same choices for the camera network, which takes smaller steps."""
+    choices = shared_choices(given, "a step of the camera network sees a number of photos that suits the machine")
+    return replace(CameraTraining(**choices), learning_rate=STEADY * given.learning_rate)
+
+
+def shared_choices(given: TrainConfig, instead: str) -> dict[str, Any]:
+    """Choices that mean something to every network.
+
+    Args:
+        given: all choices.
+        instead: what holds in the place of those that belong to the depth network alone.
+
+    Raises:
+        UserError: such a choice was made.
+    """
+    usual = {field.name: field.default for field in fields(TrainConfig)}
+    for name in ("captures", "references", "without"):
+        if getattr(given, name) != usual[name]:
+            raise UserError(f"--{name} belongs to 'mini': {instead}.", "Leave it out.")
+    return {field.name: getattr(given, field.name) for field in fields(Stretch)}

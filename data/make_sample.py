@@ -1,9 +1,9 @@
-"""Render the sample capture: 14 photos of a still life that exists only in these files, and the true cameras.
+"""Render the sample capture: 16 photos of a still life that exists only in these files, and the true cameras.
 
     python -m data.make_sample [--out FOLDER] [--rays N] [--width PX] [--only N ...]
 
 Input: nothing. Output: ``sample/*.jpg`` with EXIF and ``sample_cameras.json`` (the truth, for tests).
-Does not: need anything that was not made here; runs on the CPU alone.
+Does not: need any file made elsewhere. To draw, it needs ``bpy`` (see data/README.md); its cameras can be read without.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from .sample_light import render_pixels
-from .sample_scene import TARGET, build_world
-from .sample_tracer import World
+from .sample_scene import TARGET, paint_textures
+from .sample_still_life import FACING_DEG
 
 WIDTH, HEIGHT = 640, 480
 FOCAL_35MM = 28
@@ -28,6 +27,12 @@ FOCAL_35MM = 28
 FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
 FOCAL_PX = FOCAL_35MM / FILM_DIAGONAL_MM * math.hypot(WIDTH, HEIGHT)
 SENSOR_DIAGONAL_MM = 7.5
+PHOTOS = 16
+ARC_DEG = 32.0
+"""From the leftmost to the rightmost place, seen from the table."""
+DISTANCE_M, LOOP_HEIGHT_M, LOOP_RISE_M = 1.1, 1.24, 0.08
+"""From the middle of the table; the camera's height, and how far it goes above and below."""
+RAYS, QUALITY = 48, 92
 MAKE, MODEL = "recon", "recon sample camera"
 
 
@@ -57,16 +62,16 @@ def look_at(center_world: np.ndarray, target_world: np.ndarray, roll_deg: float)
 
 
 def plan_shots() -> list[Shot]:
-    """Walk round the table: eight photos at eye level of somebody who sits, six from higher up, held by hand."""
+    """Walk in a flat loop before the table: half a step to the right between photos, back with the camera held higher."""
     rng = np.random.default_rng(3)
-    stops = [(angle, 1.24, 1.10) for angle in np.linspace(-57, 57, 8)] + [(angle, 1.18, 1.46) for angle in np.linspace(50, -50, 6)]
     shots = []
-    for index, (angle_deg, distance, height) in enumerate(stops):
-        a = math.radians(angle_deg)
-        center = np.array([distance * math.sin(a), -distance * math.cos(a), height]) + rng.normal(0, 0.02, 3)
-        aim = TARGET + rng.normal(0, 0.02, 3)
-        T = look_at(center, aim, rng.normal(0, 1.2))
-        shots.append(Shot(f"sample_{index + 1:02d}.jpg", T, float(np.exp(rng.normal(0, 0.04))), 100 + index))
+    for index in range(PHOTOS):
+        around = 2.0 * math.pi * index / PHOTOS
+        a = math.radians(FACING_DEG + ARC_DEG / 2 * math.asin(math.sin(around)) / (math.pi / 2))
+        height = LOOP_HEIGHT_M - LOOP_RISE_M * math.tanh(2.5 * math.cos(around))
+        center = np.array([DISTANCE_M * math.sin(a), -DISTANCE_M * math.cos(a), height]) + rng.normal(0, 0.012, 3)
+        T = look_at(center, TARGET + rng.normal(0, 0.015, 3), rng.normal(0, 0.8))
+        shots.append(Shot(f"sample_{index + 1:02d}.jpg", T, float(np.exp(rng.normal(0, 0.012))), 100 + index))
     return shots
 
 
@@ -76,23 +81,17 @@ def intrinsics(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
-def render_shot(world: World, shot: Shot, *, width: int = WIDTH, rays: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Render a shot at any width: linear radiance ``H W 3`` and z-depth ``H W`` in metres."""
-    height = round(width * HEIGHT / WIDTH)
-    return render_pixels(world, intrinsics(width, height), shot.T_world_cam, (width, height), rays=rays, seed=shot.seed)
-
-
 def expose(radiance: np.ndarray, shot: Shot, *, noise: bool = True) -> np.ndarray:
     """Turn light into a uint8 sRGB picture as a small camera would: vignette, gain, noise, soft shoulder, sRGB curve."""
     height, width, _ = radiance.shape
     x, y = np.meshgrid((np.arange(width) + 0.5) / width - 0.5, ((np.arange(height) + 0.5) / height - 0.5) * height / width)
     cos2 = 1.0 / (1.0 + (x**2 + y**2) * (WIDTH / FOCAL_PX) ** 2)
-    light = radiance * (0.55 + 0.45 * cos2**2)[..., None] * shot.gain * 1.55
+    light = radiance * (0.7 + 0.3 * cos2**2)[..., None] * shot.gain * 0.65
     if noise:
         rng = np.random.default_rng(shot.seed)
-        light = light + rng.standard_normal(light.shape) * np.sqrt(2.0e-4 * np.maximum(light, 0.0) + 3.0e-6)
+        light = light + rng.standard_normal(light.shape) * np.sqrt(1.0e-4 * np.maximum(light, 0.0) + 1.5e-6)
     light = np.maximum(light, 0.0)
-    knee = 0.6
+    knee = 0.3
     light = np.where(light > knee, knee + (1 - knee) * (1 - np.exp(-(light - knee) / (1 - knee))), light)
     encoded = np.where(light > 0.0031308, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055, 12.92 * light)
     return np.rint(255 * np.clip(encoded, 0.0, 1.0)).astype(np.uint8)
@@ -132,24 +131,28 @@ def cameras_record(shots: list[Shot]) -> dict:
 
 def main() -> None:
     """Render everything."""
+    from . import sample_cycles  # needs bpy, which nothing else does
+
     parser = argparse.ArgumentParser(description="Render the sample capture.")
     here = Path(__file__).resolve().parent
     parser.add_argument("--out", type=Path, default=here, help="folder that gets sample/ and sample_cameras.json")
-    parser.add_argument("--rays", type=int, default=24, help="rays per pixel; every fourth asks for light")
+    parser.add_argument("--rays", type=int, default=RAYS, help="most rays per pixel")
+    parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
     parser.add_argument(
         "--width", type=int, default=WIDTH, help="width of the photos in pixels; the truth is always written for 640"
     )
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the photos to render, from 1")
     arguments = parser.parse_args()
     (arguments.out / "sample").mkdir(parents=True, exist_ok=True)
-    world = build_world()
+    width, height = arguments.width, round(arguments.width * HEIGHT / WIDTH)
+    sample_cycles.build(paint_textures(), rays=arguments.rays, threads=arguments.threads)
     shots = plan_shots()
     for index, shot in enumerate(shots, start=1):
         if arguments.only and index not in arguments.only:
             continue
-        radiance, _ = render_shot(world, shot, width=arguments.width, rays=arguments.rays)
+        radiance = sample_cycles.render(shot.T_world_cam, FOCAL_PX * width / WIDTH, (width, height), shot.seed)
         path = arguments.out / "sample" / shot.name
-        Image.fromarray(expose(radiance, shot)).save(path, quality=90, subsampling=1, optimize=True, exif=exif(shot))
+        Image.fromarray(expose(radiance, shot)).save(path, quality=QUALITY, subsampling=1, optimize=True, exif=exif(shot))
         print(f"{path}  {path.stat().st_size / 1024:.0f} KiB")
     (arguments.out / "sample_cameras.json").write_text(json.dumps(cameras_record(shots), indent=1) + "\n")
 

@@ -78,27 +78,12 @@ def spines(rng: np.random.Generator, colors: Sequence[str], count: int) -> Image
         turned[:] = page.transpose(1, 0, 2)
         print_text(rng, turned, (0.2, (u0 + 0.25 * width) / SIZE, 0.8, (u0 + 0.8 * width) / SIZE), 1, "#f3e6c4")
         page[:] = turned.transpose(1, 0, 2)
-    return np.clip(page * (0.8 + 0.3 * spectral_noise(rng, 0.7))[..., None], 0.0, 1.0)
+    return np.clip(page * (0.8 + 0.3 * spectral_noise(rng, 1.2))[..., None], 0.0, 1.0)
 
 
 def page_edges(rng: np.random.Generator) -> Image:
     """Show the cut side of a book: many thin sheets."""
     return palette(spectral_noise(rng, 0.35, 1.0, 0.02) * 0.8 + 0.2 * spectral_noise(rng, 1.2), ["#8f7d5c", "#d8c9a4", "#f4ead0"])
-
-
-def newspaper(rng: np.random.Generator) -> Image:
-    """Set a front page: masthead, columns and two halftone pictures."""
-    u, v = grid_uv()
-    page = flat("#e6dfcb") * (0.9 + 0.14 * spectral_noise(rng, 1.0))[..., None]
-    print_text(rng, page, (0.06, 0.04, 0.95, 0.15), 1, "#1d1b1a")
-    print_text(rng, page, (0.06, 0.18, 0.95, 0.235), 1, "#1d1b1a")
-    for column in range(3):
-        print_text(rng, page, (0.06 + 0.31 * column, 0.26, 0.33 + 0.31 * column, 0.95), 30, "#2a2826")
-    for u0, v0, u1, v1 in ((0.37, 0.3, 0.95, 0.56), (0.06, 0.72, 0.33, 0.92)):
-        inside = (u > u0) & (u < u1) & (v > v0) & (v < v1)
-        picture = palette(spectral_noise(rng, 1.9), ["#141414", "#6d6a66", "#f2efe6"])
-        page[inside] = picture[inside]
-    return page
 
 
 def label(rng: np.random.Generator, ground: str, ink: str, accent: str) -> Image:
@@ -128,7 +113,7 @@ def poster(rng: np.random.Generator, colors: Sequence[str], motif: int) -> Image
         picture = mix(picture, flat(colors[1]), edge(np.hypot(u - 0.62, (v - 0.33) * 1.2) - 0.17, 0.004))
         for layer in range(5):
             ridge = 0.42 + 0.1 * layer + (0.1 - 0.01 * layer) * np.sin(u * (5 + 2 * layer) + 2.1 * layer)
-            ridge += 0.05 * spectral_noise(rng, 1.5)[layer * 150][None, :]
+            ridge += 0.05 * spectral_noise(rng, 1.5)[layer * 75][None, :]
             tone = flat(colors[2 + layer % (len(colors) - 2)]) * (0.75 + 0.35 * spectral_noise(rng, 0.9, 1.0, 0.2))[..., None]
             picture = mix(picture, tone, edge(ridge - v, 0.004))
     else:
@@ -145,19 +130,47 @@ def poster(rng: np.random.Generator, colors: Sequence[str], motif: int) -> Image
     return mix(picture, flat("#f1ede2") * (0.95 + 0.06 * spectral_noise(rng, 0.5))[..., None], 1.0 - edge(margin, 0.003))
 
 
-def landscape(rng: np.random.Generator) -> Image:
-    """Paint what the window shows: clouded sky, blue hills and a meadow with trees."""
+def garden(rng: np.random.Generator) -> Image:
+    """Paint what the window shows, a little out of focus: sky, far hills, a hedge, trees and a lawn in the sun."""
     u, v = grid_uv()
-    clouds = 2.2 * (spectral_noise(rng, 1.7, 1.0, 2.2) - 0.45)
-    sky = mix(palette(v * 1.6, ["#7fb0e8", "#cfe4f7", "#f6f3e6"]), flat("#ffffff"), clouds)
-    for layer, stops in enumerate((["#7d97ab", "#98aebb"], ["#5f7f79", "#86a08a"], ["#5c7a3c", "#8da356"])):
-        ridge = 0.52 + 0.1 * layer + 0.12 * (spectral_noise(rng, 1.7)[37 + layer][None, :] - 0.5)
-        sky = mix(sky, palette(spectral_noise(rng, 0.9), stops), edge(ridge - v, 0.004))
-    crown = spectral_noise(rng, 1.1)
-    for at, height in ((0.18, 0.2), (0.3, 0.12), (0.74, 0.25), (0.86, 0.14)):
-        tree = np.hypot((u - at) * 1.4, v - 0.75 + height * 0.5) - height * (0.35 + 0.35 * crown)
-        sky = mix(sky, palette(crown, ["#25401f", "#4a6b2c", "#7c9440"]), edge(tree, 0.006))
-    return sky
+    clouds = 2.0 * (spectral_noise(rng, 2.0, 1.0, 2.2) - 0.45)
+    view = mix(palette(v * 1.8, ["#8fb9e6", "#d3e5f5", "#f8f4e6"]), flat("#ffffff"), clouds)
+    for layer, stops in enumerate((["#8fa5b0", "#a9bbc0"], ["#6f8d7a", "#93aa8c"], ["#5d7f45", "#9db564"])):
+        ridge = 0.42 + 0.13 * layer + 0.14 * (spectral_noise(rng, 2.0)[37 + layer][None, :] - 0.5)
+        view = mix(view, palette(spectral_noise(rng, 1.7), stops), edge(ridge - v, 0.02))
+    for at, height in ((0.1, 0.42), (0.33, 0.3), (0.52, 0.2), (0.68, 0.46), (0.9, 0.34)):
+        crown = spectral_noise(rng, 1.8)
+        tree = np.hypot((u - at) * 1.5, v - 0.74 + height * 0.62) - height * (0.3 + 0.34 * crown)
+        trunk = np.maximum(np.abs(u - at) - 0.008, np.abs(v - 0.72) - 0.12)
+        view = mix(view, flat("#4b3a2a"), edge(trunk, 0.01))
+        view = mix(view, palette(crown * 1.3 - 0.1, ["#2d4a24", "#557a32", "#9fb552"]), edge(tree, 0.03))
+    return view
+
+
+def open_pages(rng: np.random.Generator) -> Image:
+    """Set two facing pages: a chapter with an initial on the left, a botanical plate on the right."""
+    u, v = grid_uv()
+    page = palette(0.7 + 0.25 * spectral_noise(rng, 1.6), ["#cdbd98", "#efe6cf", "#f4eddb"])
+    for box, lines in (((0.08, 0.1, 0.43, 0.2), 1), ((0.2, 0.26, 0.43, 0.44), 4), ((0.08, 0.46, 0.43, 0.9), 10)):
+        print_text(rng, page, box, lines, "#5a5046")
+    initial = np.maximum(np.abs(u - 0.135), np.abs(v - 0.345)) - 0.05
+    page = mix(page, flat("#a8432f"), edge(initial, 0.01))
+    page = mix(page, flat("#f0e6cc"), edge(np.abs(np.hypot(u - 0.135, v - 0.345) - 0.03) - 0.008, 0.006))
+    frame = np.abs(np.maximum(np.abs(u - 0.745) / 0.19, np.abs(v - 0.48) / 0.4) - 1.0)
+    page = mix(page, flat("#8b7650"), edge(frame - 0.012, 0.01))
+    stalk = np.maximum(np.abs(u - 0.745 - 0.02 * np.sin(7 * v)) - 0.006, np.abs(v - 0.55) - 0.27)
+    page = mix(page, flat("#4f6b35"), edge(stalk, 0.006))
+    for k in range(7):
+        side, at = (-1) ** k, 0.72 - 0.055 * k
+        x, y = (u - 0.745) * side - 0.055, (v - at) + 0.45 * ((u - 0.745) * side)
+        page = mix(page, palette(spectral_noise(rng, 1.5), ["#4f6f38", "#86a257"]), edge(np.hypot(x / 0.055, y / 0.022) - 1, 0.12))
+    x, y = (u - 0.752) * 0.62, v - 0.27
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    page = mix(page, flat("#c7604f"), edge(radius - 0.075 * (0.72 + 0.28 * np.cos(6 * angle)), 0.006))
+    page = mix(page, flat("#e5b14c"), edge(radius - 0.024, 0.006))
+    print_text(rng, page, (0.63, 0.82, 0.87, 0.86), 1, "#5a5046")
+    gutter = np.exp(-(((u - 0.5) / 0.018) ** 2))
+    return page * (1 - 0.35 * gutter)[..., None]
 
 
 def globe(rng: np.random.Generator) -> Image:
@@ -177,7 +190,7 @@ def cardboard(rng: np.random.Generator) -> Image:
     """Make a parcel: fibres, faint corrugation, a taped seam, an address label and a stamp."""
     u, v = grid_uv()
     board = palette(0.7 * spectral_noise(rng, 0.6) + 0.3 * spectral_noise(rng, 1.4, 1.0, 0.1), ["#7d5a38", "#b08a5c", "#c8a678"])
-    board = board * (0.95 + 0.05 * np.sin(u * 420.0))[..., None]
+    board = board * (0.97 + 0.03 * np.sin(u * 420.0))[..., None]
     tape = flat("#c9a15a") * (0.8 + 0.3 * spectral_noise(rng, 1.0, 0.05, 1.0))[..., None]
     board = mix(board, tape, edge(np.abs(v - 0.12) - 0.065, 0.004) * 0.8)
     paper = (u > 0.12) & (u < 0.62) & (v > 0.34) & (v < 0.78)
@@ -205,16 +218,6 @@ def painted_pottery(rng: np.random.Generator) -> Image:
     return mix(glaze, cobalt, brush * (0.72 + 0.4 * spectral_noise(rng, 0.8)))
 
 
-def stripes(rng: np.random.Generator, colors: Sequence[str], count: int, slant: float) -> Image:
-    """Wrap slanted paper stripes with dots and creases."""
-    u, v = grid_uv()
-    at = u * count + v * slant
-    stripe = (np.floor(at) % len(colors)) / max(len(colors) - 1, 1)
-    page = palette(stripe, colors) * (0.78 + 0.32 * spectral_noise(rng, 0.8))[..., None]
-    dots = np.hypot((at % 1.0) - 0.5, ((v * count * 1.5) % 1.0) - 0.5)
-    return mix(page, flat("#f7f2e4"), edge(dots - 0.16, 0.04) * 0.85)
-
-
 def leaf(rng: np.random.Generator) -> Image:
     """Grow a blade of grass-like leaf: a pale rib along v and fine parallel veins."""
     u, _ = grid_uv()
@@ -224,5 +227,10 @@ def leaf(rng: np.random.Generator) -> Image:
 
 def peel(rng: np.random.Generator) -> Image:
     """Cover a citrus fruit: pores, blushes and a few freckles."""
-    skin = palette(0.6 * spectral_noise(rng, 1.5) + 0.4 * spectral_noise(rng, 0.25), ["#b8500e", "#e88a1a", "#f6b544"])
-    return mix(skin, flat("#5d3310"), edge(spectral_noise(rng, 0.5) - 0.1, 0.04) * 0.6)
+    return fruit(rng, ["#b8500e", "#e88a1a", "#f6b544"], "#7d4413")
+
+
+def fruit(rng: np.random.Generator, stops: Sequence[str], freckle: str) -> Image:
+    """Ripen a fruit: a blush in ``stops``, pores, and freckles."""
+    skin = palette(0.75 * spectral_noise(rng, 1.8) + 0.25 * spectral_noise(rng, 0.5), stops)
+    return mix(skin, flat(freckle), edge(spectral_noise(rng, 0.7) - 0.16, 0.05) * 0.5)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from .sample_room import TABLE_Z, Parts
-from .sample_shapes import TURN, blade, box, disc, join, lathe, quad, ring, sheet, smooth_profile, sphere, tube
+from .sample_shapes import TURN, Mesh, blade, box, disc, join, lathe, quad, ring, sheet, smooth_profile, sphere, tube
+
+FACING_DEG = 24.0
+"""The still life faces this side of the table, degrees about z."""
 
 
 def placed(parts: Parts, at: tuple[float, float, float], turn_deg: float = 0.0) -> Parts:
@@ -143,11 +146,11 @@ def ring_tower() -> Parts:
 
 def blocks() -> Parts:
     """Three toy blocks with printed sides."""
-    side = 0.048
+    side = 0.052
     return [
         ("print", box((side, side, side)).mapped(0.25, 0.2, 0.27, 0.23).placed((0, 0, 0), 12)),
-        ("card", box((side, side, side)).mapped(0.5, 0.5, 0.2, 0.2).placed((0.06, 0.012, 0), -25)),
-        ("tin", box((side, side, side)).mapped(0.25, 0.4, 0.13, 0.3).placed((0.026, 0.006, side), 38)),
+        ("card", box((side, side, side)).mapped(0.5, 0.5, 0.2, 0.2).placed((0.066, 0.012, 0), -25)),
+        ("tin", box((side, side, side)).mapped(0.25, 0.4, 0.13, 0.3).placed((0.028, 0.006, side), 38)),
     ]
 
 
@@ -160,38 +163,105 @@ def desk_lamp() -> Parts:
         ("brass", tube(np.array([[0, 0, 0.012], elbow]), 0.0042)),
         ("brass", tube(np.array([elbow, tip]), 0.0038)),
         ("black wire", sphere(0.009, 16).placed(elbow)),
-        ("red ring", lathe(shade, 48).mapped(2, 1).placed((0, 0, -0.05), 15, -18).placed(tip)),
-        ("petal", sphere(0.022, 24).placed(tip - np.array([0, 0, 0.035]))),
+        ("shade", lathe(shade, 48).mapped(2, 1).placed((0, 0, -0.05), 15, -18).placed(tip)),
+        ("bulb", sphere(0.022, 24).placed(tip - np.array([0, 0, 0.035]))),
     ]
 
 
-def papers() -> Parts:
-    """A newspaper with a lifted corner and two postcards."""
-    u, v = np.meshgrid(np.linspace(0, 1, 24), np.linspace(0, 1, 24))
-    lift = 0.0075 + 0.045 * np.maximum(u + (1 - v) - 1.45, 0) ** 1.6 + 0.0012 * np.sin(11 * u) * np.sin(7 * v + 1)
-    news = sheet(np.stack([0.3 * (u - 0.5), -0.22 * (v - 0.5), lift], -1))
-    return [("newspaper", news)]
+def teapot() -> Parts:
+    """A stoneware pot with a spout, a looped handle and a lid."""
+    body = smooth_profile([(0.034, 0.118), (0.05, 0.112), (0.078, 0.07), (0.072, 0.03), (0.045, 0.004), (0.044, 0.0)], 36)
+    lid = smooth_profile([(0.0, 0.15), (0.011, 0.146), (0.007, 0.134), (0.03, 0.124), (0.036, 0.116)], 24)
+    t = np.linspace(0, 1, 20)
+    spout = np.stack([0.06 + 0.075 * t, 0 * t, 0.045 + 0.085 * t**1.7], -1)
+    a = np.linspace(-0.42 * np.pi, 0.5 * np.pi, 28)
+    handle = np.stack([-0.062 - 0.045 * np.cos(a), 0 * a, 0.068 + 0.038 * np.sin(a)], -1)
+    return [
+        ("stoneware", lathe([*body, (0.0, 0.0)], 80)),
+        ("stoneware", lathe(lid, 48)),
+        ("stoneware", tube(spout, 0.019 - 0.0095 * t, 16)),
+        ("stoneware", tube(handle, 0.0065, 12)),
+    ]
+
+
+def candle() -> Parts:
+    """A wax candle in a turned brass stick."""
+    stick = smooth_profile(
+        [(0.02, 0.135), (0.012, 0.125), (0.016, 0.1), (0.007, 0.085), (0.009, 0.05), (0.02, 0.03), (0.048, 0.012), (0.052, 0.0)], 60
+    )
+    wax = [(0.0, 0.305), (0.0095, 0.303), (0.0105, 0.3), (0.011, 0.13)]
+    wick = np.array([[0, 0, 0.303], [0.001, 0, 0.309], [0.003, 0, 0.315]])
+    return [("brass", lathe([*stick, (0.0, 0.0)], 56)), ("wax", lathe(wax, 32)), ("black wire", tube(wick, 0.0012))]
+
+
+def pears() -> Parts:
+    """Two pears, one on its side, and a lemon."""
+    pear = smooth_profile(
+        [(0.0, 0.1), (0.012, 0.098), (0.018, 0.085), (0.022, 0.07), (0.037, 0.042), (0.036, 0.02), (0.018, 0.004), (0.0, 0.005)], 40
+    )
+    stem = tube(np.array([[0, 0, 0.098], [0.002, 0, 0.11], [0.007, 0, 0.12]]), 0.0022)
+    lemon = smooth_profile(
+        [(0.0, 0.048), (0.006, 0.044), (0.024, 0.022), (0.029, 0.0), (0.024, -0.022), (0.006, -0.042), (0.0, -0.046)], 36
+    )
+    parts: Parts = [("pear", lathe(pear, 56)), ("stem", stem)]
+    parts += [(name, mesh.placed((0, 0, 0), 0, 78).placed((0.085, -0.055, 0.036), 62)) for name, mesh in parts[:2]]
+    return [*parts, ("lemon", lathe(lemon, 48).placed((0, 0, 0), 0, 84).placed((0.1, 0.04, 0.028), -35))]
+
+
+def open_book() -> Parts:
+    """A book that lies open, its pages arched, with a ribbon."""
+    u = np.linspace(-1, 1, 81)
+    arch = 0.004 + 0.026 * (np.abs(u) ** 0.55) * (1 - 0.62 * np.abs(u) ** 1.5)
+    across = 0.155 * np.sign(u) * np.abs(u)
+    rows = [np.stack([across, 0 * u + y, arch], -1) for y in np.linspace(0.105, -0.105, 8)]
+    under = box((0.33, 0.225, 0.004)).mapped(1, 1)
+    t = np.linspace(0, 1, 24)
+    half = np.array([0.004, 0.0, 0.0])
+    ribbon = np.stack([0.02 + 0.03 * t**2, -0.09 - 0.085 * t, 0.013 - 0.008 * t], -1)
+    return [
+        ("red book", under),
+        ("open pages", sheet(np.stack(rows))),
+        ("red ring", sheet(np.stack([ribbon - half, ribbon + half]))),
+    ]
+
+
+def spoon() -> Parts:
+    """A wooden spoon."""
+    t = np.linspace(0, 1, 30)
+    handle = np.stack([0.2 * t, 0.012 * np.sin(2.2 * t), 0.012 + 0.004 * t], -1)
+    bowl = sphere(0.024, 32)
+    return [("rings", tube(handle, 0.0052, 10).mapped(0.2, 1)), ("rings", _squashed(bowl).placed((-0.022, 0, 0.013)))]
+
+
+def _squashed(mesh: Mesh) -> Mesh:
+    """Flatten a ball into the bowl of a spoon."""
+    stretch = np.array([1.35, 1.0, 0.42])
+    normals = mesh.normals / stretch
+    return Mesh(mesh.corners * stretch, normals / np.linalg.norm(normals, axis=-1, keepdims=True), mesh.uv)
 
 
 def still_life() -> Parts:
-    """Arrange everything on the table."""
+    """Arrange everything on the table, facing a person who stands at its near corner."""
     tin = lathe([(0.0, 0.13), (0.036, 0.13), (0.0375, 0.1285), (0.0375, 0.122), (0.0365, 0.121), (0.0365, 0.001), (0.0, 0.0)], 72)
-    cone = lathe([(0.0, 0.2), (0.0015, 0.199), (0.06, 0.0)], 64).mapped(1, 1)
-    parcel = box((0.26, 0.17, 0.15))
+    parcel = box((0.24, 0.17, 0.14))
     card = quad((-0.075, 0, 0.1), (0.15, 0, 0), (0, 0, -0.1))
     arranged = [
-        placed(books(), (-0.5, 0.1, 0.0), 24),
-        placed(plant(), (0.02, 0.2, 0.0)),
-        placed(globe(), (0.46, 0.2, 0.0), 20),
-        placed(fruit_bowl(), (0.29, -0.16, 0.004)),
-        placed(mug(), (-0.14, -0.2, 0.005), -50),
-        placed(ring_tower(), (-0.4, -0.26, 0.002)),
-        placed(blocks(), (0.05, -0.36, 0.001), 10),
-        placed(desk_lamp(), (0.6, 0.38, 0.0), 10),
-        placed(papers(), (0.5, -0.33, 0.0), 14),
-        [("tin", tin.placed((-0.2, 0.03, 0), 160))],
-        [("paper cone", cone.placed((0.22, 0.03, 0)))],
-        [("parcel", parcel.placed((-0.27, 0.34, 0), -12))],
-        [("print", card.placed((-0.05, 0.07, 0.005), 15, -18))],
+        placed(books(), (-0.38, 0.16, 0.0), 24),
+        placed(plant(), (-0.02, 0.3, 0.0)),
+        placed(globe(), (0.4, 0.3, 0.0), 20),
+        placed(fruit_bowl(), (0.26, -0.05, 0.004)),
+        placed(teapot(), (-0.13, -0.04, 0.005), 195),
+        placed(mug(), (-0.01, -0.22, 0.005), -40),
+        placed(ring_tower(), (-0.42, -0.16, 0.002)),
+        placed(blocks(), (0.47, -0.11, 0.001), 10),
+        placed(candle(), (0.17, 0.2, 0.001)),
+        placed(pears(), (-0.27, -0.3, 0.001), -20),
+        placed(open_book(), (0.22, -0.4, 0.001), 12),
+        placed(spoon(), (-0.2, -0.43, 0.001), -14),
+        placed(desk_lamp(), (0.62, 0.34, 0.0), 10),
+        [("tin", tin.placed((0.11, 0.06, 0), 160))],
+        [("parcel", parcel.placed((-0.32, 0.42, 0), -12))],
+        [("print", card.placed((-0.17, 0.13, 0.005), 15, -18))],
     ]
-    return placed([part for group in arranged for part in group], (0.0, 0.0, TABLE_Z))
+    turned = placed([part for group in arranged for part in group], (0.0, 0.0, 0.0), FACING_DEG)
+    return placed(turned, (-0.03, 0.0, TABLE_Z))

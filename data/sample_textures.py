@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SIZE = 1024
+SIZE = 512
 """Side of every texture in pixels."""
 
 Image = np.ndarray
@@ -19,11 +19,11 @@ Image = np.ndarray
 
 def spectral_noise(rng: np.random.Generator, power: float, stretch_u: float = 1.0, stretch_v: float = 1.0) -> np.ndarray:
     """Make tileable noise around 0.5 whose amplitude falls as frequency to ``-power``; a small stretch makes streaks."""
-    frequency = np.fft.fftfreq(SIZE, 1.0 / SIZE)
-    radius = np.hypot(frequency[None, :] * stretch_u, frequency[:, None] * stretch_v)
+    rows, columns = np.fft.fftfreq(SIZE, 1.0 / SIZE), np.fft.rfftfreq(SIZE, 1.0 / SIZE)
+    radius = np.hypot(columns[None, :] * stretch_u, rows[:, None] * stretch_v)
     radius[0, 0] = np.inf
-    spectrum = np.fft.fft2(rng.standard_normal((SIZE, SIZE))) * np.maximum(radius, 2.0) ** -power
-    noise = np.fft.ifft2(spectrum).real
+    spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE))) * np.maximum(radius, 2.0) ** -power
+    noise = np.fft.irfft2(spectrum, (SIZE, SIZE))
     return np.clip(0.5 + 0.19 * (noise - noise.mean()) / noise.std(), 0.0, 1.0)
 
 
@@ -63,12 +63,12 @@ def planks(rng: np.random.Generator, stops: Sequence[str], rows: int, length: fl
     row = np.floor(v * rows).astype(int)
     shifted = u / length + rng.random(rows)[row]
     board = row * 64 + np.floor(shifted).astype(int) % max(int(1 / length), 1)
-    grain = spectral_noise(rng, 1.25, 1.0, 0.045) * 0.65 + spectral_noise(rng, 0.7, 1.0, 0.03) * 0.35
+    grain = spectral_noise(rng, 1.55, 1.0, 0.045) * 0.75 + spectral_noise(rng, 1.1, 1.0, 0.03) * 0.25
     figure = 0.5 + 0.5 * np.sin(38.0 * spectral_noise(rng, 2.1, 1.0, 0.16) + 4.0 * v * rows)
     shift = rng.integers(0, SIZE, 4096)[board]
     rows_at, columns_at = np.indices((SIZE, SIZE))
     grain = grain[(rows_at + shift) % SIZE, (columns_at + 3 * shift) % SIZE]
-    tone = np.clip(0.62 * grain + 0.2 * figure + 0.34 * rng.random(4096)[board] - 0.06, 0.0, 1.0)
+    tone = np.clip(0.62 * grain + 0.14 * figure + 0.34 * rng.random(4096)[board] - 0.03, 0.0, 1.0)
     wood = palette(tone, stops)
     across = np.abs(v * rows - np.round(v * rows)) / rows
     along = np.abs(shifted - np.round(shifted)) * length
@@ -80,7 +80,7 @@ def wood_rings(rng: np.random.Generator, stops: Sequence[str]) -> Image:
     u, v = grid_uv()
     radius = np.hypot(u - 0.38, (v - 0.6) * 1.3) + 0.07 * spectral_noise(rng, 2.0)
     ring = (radius * 26.0) % 1.0
-    return palette(0.72 * ring**1.6 + 0.32 * spectral_noise(rng, 0.8, 0.2, 1.0), stops)
+    return palette(0.55 * ring**1.6 + 0.4 * spectral_noise(rng, 1.2, 0.2, 1.0), stops)
 
 
 def marble(rng: np.random.Generator, stops: Sequence[str]) -> Image:
@@ -134,7 +134,7 @@ def bricks(rng: np.random.Generator, stops: Sequence[str], rows: int, mortar: st
 def plaster(rng: np.random.Generator, stops: Sequence[str]) -> Image:
     """Trowelled wall: broad clouds, streaks and fine grain."""
     streaks = spectral_noise(rng, 1.3, 0.35, 1.0)
-    return palette(0.4 * spectral_noise(rng, 1.6) + 0.35 * streaks + 0.35 * spectral_noise(rng, 0.6) - 0.05, stops)
+    return palette(0.55 * spectral_noise(rng, 1.8) + 0.35 * streaks + 0.12 * spectral_noise(rng, 0.9) - 0.01, stops)
 
 
 # --- cloth and wallpaper ---------------------------------------------------------------------------------------------------
@@ -152,31 +152,15 @@ def weave(rng: np.random.Generator, stripes: Sequence[str], repeats: int, thread
     return palette(stripe, stripes) * (0.45 + 0.3 * bulge + 0.3 * tone + 0.2 * spectral_noise(rng, 1.2))[..., None]
 
 
-def rug(rng: np.random.Generator, colors: Sequence[str]) -> Image:
-    """Knotted rug: nested borders, diamonds and stepped motifs, mirrored twice."""
+def linen(rng: np.random.Generator, ground: str, bands: Sequence[str]) -> Image:
+    """Weave a runner: slubbed linen, bands of colour along both long sides and broad ones at the ends."""
     u, v = grid_uv()
-    knots = 120
-    x, y = np.floor(np.abs(u - 0.5) * knots), np.floor(np.abs(v - 0.5) * knots)
-    ring = np.maximum(x, y)
-    motif = (x * 3 + np.floor(y / 2) * 5 + np.floor(ring / 9) * 2) % 11
-    field = (np.floor((x + y) / 7) + (np.abs(x - y) < 4) * 2 + (motif < 4)) % len(colors)
-    border = (np.floor(ring / 6) + (motif < 3)) % len(colors)
-    index = np.where(ring > knots * 0.35, border, field)
-    cloth = palette(index / (len(colors) - 1), colors)
-    return cloth * (0.6 + 0.45 * spectral_noise(rng, 0.35) + 0.15 * spectral_noise(rng, 1.5))[..., None]
-
-
-def wallpaper(rng: np.random.Generator, ground: str, ink: str, accent: str, repeats: int) -> Image:
-    """Print sprigs of leaves on a half-drop lattice, each a little worn."""
-    u, v = grid_uv()
-    column = np.floor(u * repeats)
-    x, y = u * repeats - column - 0.5, (v * repeats + 0.5 * (column % 2)) % 1.0 - 0.5
-    angle, radius = np.arctan2(y, x), np.hypot(x, y)
-    leaves = edge(radius - 0.36 * np.abs(np.cos(2.5 * angle + 0.6)) ** 1.5, 0.03)
-    veins = edge(np.abs(np.sin(2.5 * angle + 0.6 - np.pi / 2)) * radius - 0.012, 0.012)
-    stem = edge(np.abs(x + 0.12 * np.sin(2 * np.pi * y)) - 0.013, 0.02)
-    berries = edge(np.hypot(x - 0.3, y - 0.33) - 0.055, 0.02) + edge(np.hypot(x + 0.3, y + 0.36) - 0.045, 0.02)
-    worn = 0.55 + 0.6 * spectral_noise(rng, 1.0)
-    paper = flat(ground) * (0.86 + 0.2 * spectral_noise(rng, 0.7))[..., None]
-    paper = mix(paper, flat(ink), np.maximum(leaves * (1 - 0.7 * veins), stem) * worn * 0.8)
-    return mix(paper, flat(accent), np.clip(berries, 0, 1) * worn)
+    cloth = flat(ground)
+    rim = np.minimum(v, 1 - v)
+    for color, at, half in ((bands[0], 0.11, 0.035), (bands[1], 0.19, 0.014), (bands[2], 0.245, 0.006)):
+        cloth = mix(cloth, flat(color), edge(np.abs(rim - at) - half, 0.012) * 0.9)
+    end = np.minimum(u, 1 - u)
+    for color, at, half in ((bands[1], 0.05, 0.012), (bands[0], 0.095, 0.02), (bands[2], 0.13, 0.004)):
+        cloth = mix(cloth, flat(color), edge(np.abs(end - at) - half, 0.004) * 0.9)
+    slubs = 0.5 * spectral_noise(rng, 0.9, 0.06, 1.0) + 0.5 * spectral_noise(rng, 0.9, 1.0, 0.06)
+    return cloth * (0.72 + 0.3 * slubs + 0.22 * spectral_noise(rng, 1.7))[..., None]

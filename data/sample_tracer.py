@@ -1,7 +1,7 @@
-"""Where rays meet triangles: the arrays of a world, and a tree of boxes over them.
+"""Where rays meet triangles: a tree of boxes over the sample scene, and the true depth of its photos, for tests.
 
-Input: packed triangles. Output: nearest hits.
-Does not: know about light (``sample_light`` does).
+Input: triangles. Output: nearest hits, depth maps.
+Does not: know about light (``sample_cycles`` does).
 
 Sources: binned surface-area heuristic: Wald, "On fast construction of SAH-based bounding volume hierarchies", 2007;
 triangle test: Moller and Trumbore, 1997.
@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from .sample_room import Parts
+
 EPSILON = 1e-5
 """Rays start and shadow rays end this far (metres) from surfaces."""
 FAR = 1e30
@@ -23,7 +25,7 @@ LEAF = 4
 
 
 class World(NamedTuple):
-    """Everything a ray can meet, in arrays."""
+    """Everything a ray can meet."""
 
     boxes: np.ndarray
     """Nodes 6: lower and upper corner."""
@@ -33,24 +35,6 @@ class World(NamedTuple):
     """Nodes: triangles of a leaf, 0 for an inner node."""
     corners: np.ndarray
     """F 3 3, in tree order."""
-    normals: np.ndarray
-    """F 3 3."""
-    uv: np.ndarray
-    """F 3 2."""
-    material: np.ndarray
-    """F, index into the tables below."""
-    texture: np.ndarray
-    """Per material: index into ``pixels``."""
-    surface: np.ndarray
-    """Per material: reflectance at normal incidence, roughness, bump height in metres, emission."""
-    pixels: np.ndarray
-    """T S S 3, uint8 sRGB."""
-    lights: np.ndarray
-    """L 4 3: corner, two sides, radiance of a rectangle."""
-    sun: np.ndarray
-    """3 3: unit direction to the sun, irradiance, (angular radius in rad, 0, 0). It shines through light 0 alone."""
-    ambient: np.ndarray
-    """3, radiance that stands for all further bounces."""
 
 
 @njit(cache=True)
@@ -184,3 +168,31 @@ def trace(world, stack, o, d, limit, any_hit):
         depth -= 1
         node = stack[depth]
     return limit, found, best_u, best_v
+
+
+def build_world(parts: Parts) -> World:
+    """Put all parts into one tree."""
+    corners = np.concatenate([mesh.corners for _, mesh in parts])
+    boxes, link, held, order = build_tree(corners.min(axis=1), corners.max(axis=1))
+    return World(boxes, link, held, np.ascontiguousarray(corners[order]))
+
+
+@njit(cache=True)
+def _depths(world, center, rays_world, depth):
+    stack = np.empty(64, np.int32)
+    o = (center[0], center[1], center[2])
+    for row in range(rays_world.shape[0]):
+        for column in range(rays_world.shape[1]):
+            x, y, z = rays_world[row, column]
+            length = np.sqrt(x * x + y * y + z * z)
+            t, triangle, _, _ = trace(world, stack, o, (x / length, y / length, z / length), FAR, False)
+            depth[row, column] = t / length if triangle >= 0 else 0.0
+
+
+def depth_map(world: World, K: np.ndarray, T_world_cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """True z-depth ``H W`` in metres at pixel centres; 0 where nothing is. ``size`` is width, height."""
+    x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+    rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1)
+    depth = np.empty(x.shape)
+    _depths(world, T_world_cam[:3, 3], np.ascontiguousarray(rays @ T_world_cam[:3, :3].T), depth)
+    return depth

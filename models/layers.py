@@ -1,4 +1,4 @@
-"""Building blocks of the depth network: convolution blocks, the feature pyramid, the volume U-Net, convex up-sampling.
+"""Building blocks of our networks: convolution blocks, encoders, the volume U-Net, convex up-sampling.
 
 Input and output: channels-first tensors (channels-last memory on the CPU, where it is several times faster).
 Does not: know about cameras.
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["FeaturePyramid", "VolumeUNet", "conv_block", "convex_upsample"]
+__all__ = ["FeaturePyramid", "GreyTrunk", "VolumeUNet", "conv_block", "convex_upsample"]
 
 
 def conv_block(
@@ -80,6 +80,27 @@ class FeaturePyramid(nn.Module):
             "guide4": guide4,
             "guide2": guide2,
         }
+
+
+class GreyTrunk(nn.Module):
+    """Encoder of grey photos down to 1/16, which networks that compare photos build on."""
+
+    widths = (24, 48, 96, 128)
+
+    def __init__(self) -> None:
+        super().__init__()
+        w2, w4, w8, w16 = self.widths
+        self.stem = nn.Sequential(conv_block(1, w2, stride=2, kernel=5), Residual(w2))
+        self.down4 = nn.Sequential(conv_block(w2, w4, stride=2), Residual(w4))
+        self.down8 = nn.Sequential(conv_block(w4, w8, stride=2), Residual(w8), Residual(w8))
+        self.down16 = nn.Sequential(conv_block(w8, w16, stride=2), Residual(w16), Residual(w16))
+
+    def levels(self, grey: Float[Tensor, "B 1 H W"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features at 1/2, 1/4, 1/8 and 1/16."""
+        x2 = self.stem(grey)
+        x4 = self.down4(x2)
+        x8 = self.down8(x4)
+        return x2, x4, x8, self.down16(x8)
 
 
 class VolumeUNet(nn.Module):

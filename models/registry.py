@@ -27,7 +27,11 @@ from recon.posed import PosedViews
 from recon.progress import Progress
 from recon.records import Prediction, Views
 
+from .camera_network import CameraConfig, CameraNetwork
 from .head import HeadConfig, HeadNetwork, LearnedSplatHead
+from .learned_cameras import LearnedCameras
+from .learned_matcher import LearnedMatcher
+from .matcher import MatcherConfig, MatcherNetwork
 from .mini import MiniConfig, MiniNetwork
 from .mini_predictor import MiniPredictor
 from .plane_sweep import PlaneSweepPredictor
@@ -38,6 +42,7 @@ __all__ = [
     "camera_models",
     "depth_models",
     "load_camera_predictor",
+    "load_matcher",
     "load_predictor",
     "load_splat_head",
     "require_camera_model",
@@ -166,41 +171,51 @@ def require_model(name: str, weights: Path | None = None) -> None:
         installed_path(name)
 
 
-def require_camera_model(name: str) -> None:
-    """Check that ``load_camera_predictor`` could find what it needs, without loading it.
+def require_camera_model(name: str, weights: Path | None = None) -> None:
+    """Check that ``load_camera_predictor`` could find what it needs; only weights from a file are read.
 
     Raises:
-        UserError: there is no such name, or its weights are not on this machine.
+        UserError: there is no such name, its weights are not on this machine, or the file given is not of our camera network.
     """
     from .checkpoints import installed_path
 
     if name not in camera_models():
         raise unknown_model(name, camera_models())
-    if name != "network":
+    if weights is not None:
+        load_camera_predictor(name, weights=weights)
+    elif name != "network":
         installed_path(name)
 
 
-def load_camera_predictor(name: str, device: str = "cpu") -> CameraPredictor:
+def load_camera_predictor(name: str, device: str = "cpu", weights: Path | None = None) -> CameraPredictor:
     """Make the network called ``name`` that finds cameras from photos alone.
 
     Args:
-        name: a published network, or 'network' for the best of those on this machine.
+        name: a published network, or 'network' for the best on this machine: a published one, else ours where it is shipped.
         device: 'cpu' or 'cuda'.
+        weights: of our own camera network, which 'network' then is; None leaves the choice.
     Raises:
         UserError: unknown name, or its weights are not on this machine, damaged or of another network.
     """
     from .checkpoints import load_installed
 
-    require_camera_model(name)
-    if name == "network":
-        chosen = best_installed(device)
-        if chosen is None:
-            raise UserError(
-                "No network that finds cameras is on this machine, or none fits into its memory.",
-                "Fetch one: recon weights pull da3-small; `recon doctor` says which fit. Or find cameras with --cameras sfm.",
-            )
+    if weights is None:
+        require_camera_model(name)
+    elif name != "network":
+        raise UserError(f"Weights of our camera network do not make {name!r}.", "Choose the network 'network'.")
+    chosen = best_installed(device) if name == "network" and weights is None else name
+    if chosen is not None and chosen != "network":
         return load_installed(chosen, device)
-    return load_installed(name, device)
+    if weights is None and "cameras" not in shipped_weights():
+        raise UserError(
+            "No network that finds cameras is on this machine, or none fits into its memory.",
+            "Fetch one: recon weights pull da3-small; `recon doctor` says which fit. Or train ours: recon train cameras --out DIR, "
+            "then give --camera-network DIR/cameras.safetensors. Or find cameras with --cameras sfm.",
+        )
+    path = weights or shipped_path("cameras")
+    network = CameraNetwork(read_config(path, CameraConfig))
+    fill(network, path)
+    return LearnedCameras(network, device)
 
 
 def best_installed(device: str) -> str | None:
@@ -249,6 +264,30 @@ def load_splat_head(device: str = "cpu", weights: Path | None = None, random_see
     network = HeadNetwork(read_config(path, HeadConfig))
     fill(network, path)
     return LearnedSplatHead(network, device)
+
+
+def load_matcher(device: str = "cpu", weights: Path | None = None, random_seed: int | None = None) -> LearnedMatcher | None:
+    """Make the network that matches photos.
+
+    Args:
+        device: 'cpu' or 'cuda'.
+        weights: safetensors file to use instead of the shipped one; None uses the shipped one, and where none is shipped there is
+            no matcher.
+        random_seed: untrained network from this seed, for comparisons; None loads trained weights.
+
+    Raises:
+        UserError: the weights are missing, damaged or of another network.
+    """
+    if random_seed is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(random_seed)
+            return LearnedMatcher(MatcherNetwork(), device)
+    if weights is None and "matcher" not in shipped_weights():
+        return None
+    path = weights or shipped_path("matcher")
+    network = MatcherNetwork(read_config(path, MatcherConfig))
+    fill(network, path)
+    return LearnedMatcher(network, device)
 
 
 def shipped_path(name: str) -> Path:

@@ -47,8 +47,8 @@ class PipelineConfig:
     """Working size: longest side of the photos in pixels. Photos are never enlarged."""
     cameras: str = "auto"
     """'auto' finds cameras with COLMAP, trying cheap ways first and richer ones until the evidence is strong; 'sfm' tries the
-    cheap ways only; the name of a published network lets that one find them, 'network' the best on this
-    machine; otherwise a path to a COLMAP model, transforms.json or cameras.json, which are kept exactly."""
+    cheap ways only; the name of a published network lets that one find them, 'network' that of --camera-network or else the
+    best on this machine; otherwise a path to a COLMAP model, transforms.json or cameras.json, which are kept exactly."""
     adjust_cameras: bool = True
     """Adjust the cameras of a named network to matches of the photos (bundle adjustment), and keep what explains them better.
     Cameras from a file are never touched, nor those whose network also gives the Gaussians (unless polish follows)."""
@@ -77,6 +77,11 @@ class PipelineConfig:
     """Render orbit.mp4."""
     weights: Path | None = None
     """Weights of the depth network from a file instead of the shipped or pulled ones."""
+    matcher: Path | None = None
+    """Weights of a matching network from `recon train matcher`; 'auto' tries its matches where plain SIFT gives no strong
+    evidence."""
+    camera_network: Path | None = None
+    """Weights of a camera network from `recon train cameras`; --cameras network is then that one, and 'auto' asks it last."""
     max_memory: float | None = None
     """Most memory of this process, in GB (10^9 bytes): work is cut into chunks that fit; None takes what it takes."""
     resume: bool = True

@@ -25,6 +25,7 @@ from .depth_range import choose_depth_range
 from .editing import strongest
 from .errors import CannotReconstruct, UserError
 from .files import plain
+from .first_look import first_look, worth_a_look
 from .fuse import Fused, default_budget, fuse
 from .fusing.recolor import recolor
 from .neighbours import choose_neighbours
@@ -87,7 +88,14 @@ def run_pipeline(
             return find_cameras(found.views, config, tools, device, ledger, progress)
 
     solved = store.keep("cameras", keys.cameras, ledger, cameras)
+    progress.offer("cameras", solved, found.views)
     capture = place_photos(found, solved, config, ledger)
+    if progress.has_taker and worth_a_look(config.long_side) and "depth" not in store.ready(keys.kept(config.polish > 0)):
+        with ledger.stage("first look"):
+            progress.update("depth", 0.0, "a first look")
+            look = first_look(capture, tools, device, progress)
+            if look is not None:
+                progress.offer("look", look)
 
     def depth() -> Prediction:
         return store.keep(
@@ -111,6 +119,7 @@ def run_pipeline(
             return make_gaussians(capture.inputs, depth(), config, tools, rasterizer, device, ledger, progress)
 
         fused = store.keep("gaussians", keys.gaussians, ledger, gaussians)
+        progress.offer("scene", Scene(gaussians=fused.gaussians, cameras=capture.inputs.cameras))
     if out is not None and not store.computed and store.resumed:
         earlier = finished_report(out, keys.result)
         if earlier is not None:
@@ -288,7 +297,9 @@ def polish_gaussians(
         ledger.warnings.append("Polishing starts from the network's depth; the Gaussians it made itself are not used.")
 
     def make(posed: PosedViews, depth: Prediction) -> Fused:
-        return make_gaussians(posed, depth, replace(config, fuse=few), tools, rasterizer, device, ledger, progress)
+        made = make_gaussians(posed, depth, replace(config, fuse=few), tools, rasterizer, device, ledger, progress)
+        progress.offer("scene", Scene(gaussians=made.gaussians, cameras=posed.cameras))
+        return made
 
     polishing = PolishConfig(options=config.polishing, max_gaussians=config.fuse.max_gaussians or default_budget(device))
     with ledger.stage("polish"):

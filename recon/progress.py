@@ -1,4 +1,4 @@
-"""How a running job speaks: progress events and cancellation.
+"""How a running job speaks: progress events, early results and cancellation.
 
 Input: calls from stages. Output: calls to whoever listens (the CLI, a job, a test).
 Does not: print.
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 STAGES = ("photos", "cameras", "depth", "gaussians", "polish", "score", "write")
 """The stages of a run, in order."""
@@ -40,10 +41,12 @@ class Progress:
 
     Args:
         listener: called with each ``ProgressEvent``; None listens to nothing.
+        taker: called with a name and the things of each early result; None takes nothing.
     """
 
-    def __init__(self, listener: Callable[[ProgressEvent], None] | None = None) -> None:
+    def __init__(self, listener: Callable[[ProgressEvent], None] | None = None, taker: Callable[..., None] | None = None) -> None:
         self._listener = listener
+        self._taker = taker
         self._cancelled = threading.Event()
         self._stage = ""
         self._fraction = 0.0
@@ -78,6 +81,23 @@ class Progress:
             elapsed_s = time.perf_counter() - self._started
             self._listener(ProgressEvent(stage=stage, fraction=min(max(fraction, 0.0), 1.0), message=message, elapsed_s=elapsed_s))
         self.check()
+
+    @property
+    def has_taker(self) -> bool:
+        """Whether early results are worth making."""
+        return self._taker is not None
+
+    def silent(self) -> Progress:
+        """The same job, of which nothing is told; cancelling one cancels both."""
+        other = Progress()
+        other._cancelled = self._cancelled
+        return other
+
+    def offer(self, name: str, *things: Any) -> None:
+        """Hand over a result before the run ends: ``cameras`` (SfmResult, Views), ``look`` (a coarse Scene), ``scene``
+        (Scene); it must not be changed."""
+        if self._taker is not None:
+            self._taker(name, *things)
 
     def say(self, sentence: str) -> None:
         """Pass on a sentence of advice; the stage goes on as it was."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .cameras.matches import Matcher
 from .cameras.result import SfmResult
 from .config import PipelineConfig
 from .fuse import SplatHead
@@ -39,9 +40,11 @@ class Tools:
     write_video: Callable[..., None]
     """(path, iterator of uint8 frames, fps=)."""
     load_camera_predictor: Callable[..., Any]
-    """(name, device=) -> network whose ``predict_views`` finds cameras."""
+    """(name, device=, weights=) -> network whose ``predict_views`` finds cameras."""
     camera_models: tuple[str, ...] = ()
     """Names ``load_camera_predictor`` knows."""
+    load_matcher: Callable[..., Matcher | None] | None = None
+    """(device=, weights=) -> matches by a network, or None where there is none."""
     identify: Callable[[PipelineConfig, str], str] | None = None
     """(config, device) -> digest of code, libraries and weights; without it nothing is kept for resuming."""
     resolve_model: Callable[[PipelineConfig, str], str] | None = None

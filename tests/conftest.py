@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,17 @@ def _install_checks() -> None:
 
 _install_checks()
 
+from small_runs import NEIGHBOURS, shrink  # noqa: E402
+
 import helpers  # noqa: E402  (the hook must be in place before the product is imported)
+
+LONG = ("test_app_bad_input", "test_recon_cameras_auto", "test_recon_cameras_refined", "test_app_web_browser", "test_app_whole")
+"""Files that take longest; they go first, so that no process is left with one of them while the other has nothing to do."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run."""
+    """Put long files first; skip, with the reason, what this machine cannot run."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     missing = {"requires_cuda": helpers.cuda_missing(), "browser": helpers.browser_missing()}
     for item in items:
         for mark, reason in missing.items():
@@ -85,4 +93,39 @@ def sample_photos() -> Path:
     folder = helpers.REPOSITORY / "data" / "sample"
     if not any(folder.rglob("*.jpg")):
         pytest.skip("data/sample holds no photos")
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Temporary files go to a folder of the test, which must be empty at the end; started children must have ended."""
+    from recon.cameras import child_process
+    from recon.capture import decoder
+
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    children = []
+    start = subprocess.Popen
+
+    class Recorded(start):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            children.append(self)
+
+    assert decoder.subprocess.Popen is start, "loaded before its type hints could meet the class below"
+    monkeypatch.setattr(child_process.subprocess, "Popen", Recorded)
+    yield
+    assert all(child.poll() is not None for child in children)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def three_photos(sample_photos: Path, tmp_path: Path) -> Path:
+    """Three neighbouring photos of the sample, small, EXIF kept."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in NEIGHBOURS:
+        shrink(sample_photos / name, folder / name)
     return folder

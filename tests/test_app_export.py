@@ -174,6 +174,24 @@ def test_crop_and_merge_give_back_the_whole(out: Path, tmp_path: Path) -> None:
     assert apart(load_scene(out).gaussians, read_splats(tmp_path / "both.ply")).position == 0.0
 
 
+def test_merged_folders_have_all_cameras_once(out: Path, tmp_path: Path) -> None:
+    whole = load_scene(out).cameras
+    assert whole is not None
+    assert main(["transform", str(out), str(tmp_path / "aside"), "--shift", "5", "0", "0"]) == 0
+    parts = [str(out), str(out), str(tmp_path / "aside")]
+    assert main(["merge", *parts, "-o", str(tmp_path / "both")]) == 0
+    both = load_scene(tmp_path / "both")
+    assert len(both.gaussians) == 3 * len(load_scene(out).gaussians)
+    cameras = both.cameras
+    assert cameras is not None
+    assert cameras.names is not None
+    assert whole.names is not None
+    assert cameras.names == (*whole.names, *(f"aside/{name}" for name in whole.names))
+    aside = cameras.centers_world[len(whole) :] - whole.centers_world
+    torch.testing.assert_close(aside, torch.tensor([5.0, 0.0, 0.0]).expand(len(whole), 3), atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(cameras.K[: len(whole)], whole.K)
+
+
 def test_transform_into_a_folder_keeps_what_cameras_see(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = ["--rotate", "20", "-50", "80", "--scale", "0.5", "--shift", "1", "2", "3", "--recenter"]
     assert main(["transform", str(out), str(tmp_path / "turned"), *words]) == 0

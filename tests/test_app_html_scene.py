@@ -29,6 +29,8 @@ FLAGS = [
     "--use-gl=angle",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
+    "--disable-gpu-watchdog",  # on a busy machine software GL is slow, not hung; ended, it leaves the page white for good
+    "--disable-domain-blocking-for-3d-apis",
     "--remote-debugging-port=0",
     "--remote-allow-origins=*",
     "--window-size=480,360",

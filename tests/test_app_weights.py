@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from checkpoint_shelf import ENTRY
 from tiny_networks import TINY, write_tiny
 
 from app import doctor
@@ -15,21 +17,7 @@ from models import checkpoints
 from models.published import planner, zoo
 from models.published.zoo import NETWORKS
 
-TINY_ENTRY = checkpoints.Checkpoint(
-    name="tiny",
-    network="tiny",
-    title="Tiny",
-    task="tests",
-    repository="someone/tiny",
-    revision="main",
-    file="model.safetensors",
-    size_bytes=1_000_000,
-    code_licence="Apache-2.0",
-    weights_licence="Terms of the tiny network",
-    commercial=True,
-    gated=False,
-    memory_gib=0.1,
-)
+TINY_ENTRY = replace(ENTRY, revision="main", weights_licence="Terms of the tiny network")
 
 
 @pytest.fixture(autouse=True)

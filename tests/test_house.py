@@ -31,6 +31,8 @@ WALLS = {
     "gradio_client": lambda p: False,
     "viser": lambda p: p.startswith("app/"),
     "huggingface_hub": lambda p: p == "models/checkpoints.py",
+    "bpy": lambda p: p == "data/sample_cycles.py",
+    "mathutils": lambda p: p == "data/sample_cycles.py",
     "open3d": lambda p: p.startswith(("recon/mesh", "recon/formats")),
     "trimesh": lambda p: p.startswith(("recon/mesh", "recon/formats")),
 }

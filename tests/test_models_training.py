@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+import weights as shipped_weights
+from app.cli import main
 from data.pack_textures import pack_textures
 from models.mini import MiniConfig, MiniOutput
 from models.registry import load_predictor, load_splat_head
-from models.training import raycast
+from models.training import plan as stretch_plan
+from models.training import raycast, shapes
 from models.training.losses import depth_loss, depth_metrics, target_position
 from models.training.photography import photograph
+from models.training.plan import plan_stretch
+from models.training.sheet import GAP, contact_sheet, depth_picture, normal_picture
+from models.training.textures import load_textures
 from models.training.trainer import TrainConfig, train
-from models.training.worlds import WorldConfig, Worlds, load_textures
+from models.training.worlds import LEAST_OFF_PLANE, LEAST_TEXTURED, WorldConfig, Worlds, off_plane, textured
 from recon.errors import UserError
 
 
@@ -26,19 +35,21 @@ def clean_capture():
 
 
 def one_primitive(shape: int, center, half) -> np.ndarray:
-    row = np.zeros((1, 26), np.float32)
-    row[0, 0], row[0, 1:4], row[0, 4:13], row[0, 13:16] = shape, center, np.eye(3).reshape(-1), half
-    row[0, 17], row[0, 18:21], row[0, 25] = 1.0, 1.0, np.linalg.norm(half)
+    row = np.zeros((1, 1, shapes.FIELDS), np.float32)
+    row[..., 0], row[..., 1:4], row[..., 4:13], row[..., 13:16] = shape, center, np.eye(3).reshape(-1), half
+    row[..., 17], row[..., 18:21], row[..., 25] = 1.0, 1.0, np.linalg.norm(half)
     return row
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [(raycast.BOX, 3.0), (raycast.ELLIPSOID, 3.0), (raycast.CYLINDER, 3.0), (raycast.CARD, 4.0), (raycast.ROOM, 5.0)],
+    [(shapes.BOX, 3.0), (shapes.ELLIPSOID, 3.0), (shapes.CYLINDER, 3.0), (shapes.CARD, 4.0), (shapes.ROOM, 5.0)],
 )
 def test_each_shape_is_hit_at_its_depth(shape, expected):
     K = np.array([[[40.0, 0, 8], [0, 40.0, 8], [0, 0, 1]]], np.float32)
-    depth = raycast.cast_depth(one_primitive(shape, (0, 0, 4), (1, 1, 1)), np.eye(4, dtype=np.float32)[None], K, 16, 16, 2)
+    world = raycast.World(one_primitive(shape, (0, 0, 4), (1, 1, 1)), np.zeros((1, 2, 2), np.float32))
+    eyes = raycast.Eyes(np.eye(4, dtype=np.float32)[None], K, np.zeros(1, np.float32))
+    depth = raycast.cast_depth(world, eyes, 16, 16, 2)
     assert depth[0, 4, 4] == pytest.approx(expected, abs=0.01)
 
 
@@ -48,6 +59,60 @@ def test_the_same_seed_makes_the_same_capture():
     assert np.array_equal(first.images, second.images)
     assert np.array_equal(first.depth[2], second.depth[2])
     assert not np.array_equal(first.images, other.images)
+
+
+def test_worlds_of_one_plane_or_one_colour_are_thrown_away():
+    y, x = np.mgrid[0:24, 0:32].astype(np.float32)
+    wall = 1.0 / (0.2 + 0.002 * x + 0.004 * y)[None]
+    assert off_plane(wall) == pytest.approx(0.0, abs=1e-6)
+    behind = wall.copy()
+    behind[0, :, 20:] *= 2.0
+    assert off_plane(behind) == pytest.approx(12 / 32, abs=0.02)
+    half = np.full((1, 64, 64, 3), 0.5, np.float32)
+    assert textured(half) == 0.0
+    half[:, :32] += np.random.default_rng(0).normal(0, 0.1, (1, 32, 64, 3)).astype(np.float32)
+    assert textured(half) == pytest.approx(0.5)
+    worlds = Worlds(None, seed=4, config=WorldConfig(photographic=False, simple=0.0))
+    for _ in range(4):
+        capture = worlds.capture(3, 96, 128)
+        assert off_plane(capture.depth[8]) > LEAST_OFF_PLANE
+        assert textured(capture.images) > LEAST_TEXTURED
+
+
+def test_a_contact_sheet_shows_photos_depth_and_normals(clean_capture, tmp_path):
+    views, height, width = clean_capture.images.shape[:3]
+    sheet = contact_sheet([clean_capture, clean_capture])
+    assert sheet.shape == (2 * height + GAP, (views + 2) * (width + GAP) - GAP, 3)
+    assert np.abs(sheet[:height, :width] / 255.0 - clean_capture.images[0]).max() < 0.01
+    flat = np.full((16, 16), 2.0, np.float32)
+    facing = normal_picture(flat, np.array([[16.0, 0, 8], [0, 16, 8], [0, 0, 1]]))
+    assert np.allclose(facing, [0.5, 0.5, 1.0], atol=1e-6)
+    near, far = depth_picture(np.array([[1.0, 4.0, 1e30]], np.float32), np.array([1.0, 4.0]))[0, :2]
+    assert (near[0], near[2], far[0], far[2]) == (1.0, 0.0, 0.0, 1.0)
+    assert (
+        main(
+            [
+                "worlds",
+                "--sheet",
+                str(tmp_path / "in" / "sheet.png"),
+                "--worlds",
+                "1",
+                "--views",
+                "2",
+                "--height",
+                "64",
+                "--width",
+                "64",
+            ]
+        )
+        == 0
+    )
+    with Image.open(tmp_path / "in" / "sheet.png") as drawn:
+        assert drawn.size == (4 * (64 + GAP) - GAP, 64)
+    for words in (["--width", "100"], ["--worlds", "0"], ["--textures", "README.md"]):
+        assert main(["worlds", "--sheet", str(tmp_path / "none.png"), *words]) == 2
+    assert main(["worlds", "--sheet", str(tmp_path / "none.jpg")]) == 2
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_depth_and_cameras_explain_where_colours_go(clean_capture):
@@ -131,10 +196,37 @@ def test_training_runs_resumes_and_its_weights_load(tmp_path):
     journal = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in journal if "validation" in r] == [1, 2]
     load_predictor("mini", weights=weights)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    state = torch.load(tmp_path / "mini.checkpoint.pt", weights_only=True)
     assert state["step"] == 2
     with pytest.raises(UserError, match="another network"):
         load_splat_head(weights=weights)
+
+
+def test_a_stretch_begins_with_the_weights_of_an_earlier_one(tmp_path):
+    rest = {"minutes": 5.0, "captures": 1, "references": 1, "threads": 1, "validation_worlds": 1}
+    shipped = Path(shipped_weights.__file__).parent / "mini.safetensors"
+    before = load_file(shipped)
+    same = load_file(train(TrainConfig(out=tmp_path / "same", start=shipped, max_steps=0, **rest)))
+    assert all(torch.equal(same[name], before[name]) for name in before)
+    other = {"wrong": torch.zeros(1)}
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="does not hold weights of this network"):
+        train(TrainConfig(out=tmp_path / "wrong", start=tmp_path / "other.safetensors", max_steps=0, **rest))
+
+
+def test_a_plan_foretells_steps_and_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(stretch_plan, "WARM_UP", 1)
+    config = TrainConfig(out=tmp_path / "run", minutes=60.0, captures=1, references=1, threads=1, validation_worlds=2)
+    plan = plan_stretch(config, steps=2)
+    assert not (tmp_path / "run").exists()
+    assert plan.validations == 12
+    assert 0.5 * 3600 < plan.steps * plan.step_s < 3600
+    assert plan.worlds == plan.steps
+    assert 3 * plan.worlds <= plan.photos <= 5 * plan.worlds
+    assert plan.photos * 160 * 208 <= plan.pixels <= plan.photos * 256 * 320
+    weights = train(dataclasses.replace(config, max_steps=1))
+    assert weights.stat().st_size == pytest.approx(plan.weights_bytes, rel=0.1)
+    assert (tmp_path / "run" / "mini.checkpoint.pt").stat().st_size == pytest.approx(plan.checkpoint_bytes, rel=0.15)
 
 
 def test_packed_textures_come_back(tmp_path):

@@ -12,11 +12,13 @@ from sfm_scene import DISTORTION, FOCAL_PX, HEIGHT, WIDTH, Truth, write_room_pho
 
 from recon.alignment import sim3_align
 from recon.cameras import auto
-from recon.cameras.auto import CameraCandidate, Workbench, find_cameras
+from recon.cameras.auto import CameraCandidate, Tried, Workbench, find_cameras
+from recon.cameras.evidence import Evidence
 from recon.cameras.features import Features, find_all_features, find_features
-from recon.cameras.matches import Matches
-from recon.cameras.recipes import AFFINE, GUIDED, LADDER, PLAIN, SIFT, STRICT, MatchKind, Recipe
+from recon.cameras.matches import Matches, Tell
+from recon.cameras.recipes import AFFINE, DENSE, GUIDED, LADDER, PLAIN, QUICK, SIFT, STRICT, MatchKind, Recipe, with_matches_of
 from recon.cameras.result import SfmResult, blank_cameras
+from recon.cameras.sfm import Attempt
 from recon.errors import CannotReconstruct, UserError
 from recon.photos import open_photos
 from recon.progress import Progress
@@ -118,7 +120,8 @@ def test_matches_of_another_source_are_verified_and_used(room, views):
         px.append(flat * (1 + DISTORTION[0] * r2 + DISTORTION[1] * r2**2) * K[0, 0].item() + [K[0, 2].item(), K[1, 2].item()])
     inside = [((p > 1) & (p < [WIDTH - 1, HEIGHT - 1])).all(1) for p in px]
 
-    def match(photos: Views, progress: Progress) -> Matches:
+    def match(photos: Views, progress: Progress, tell: Tell) -> Matches:
+        tell(0.5, "matching")
         pairs = [(i, j) for i in range(6) for j in range(i + 1, 6)]
         found = []
         for i, j in pairs:
@@ -128,10 +131,36 @@ def test_matches_of_another_source_are_verified_and_used(room, views):
             found.append(rows)
         return Matches(pairs=np.array(pairs), counts=np.array([len(rows) for rows in found]), px=np.concatenate(found))
 
-    recipe = Recipe(name="truth", matching=replace(PLAIN, matcher=match))
-    result = find_cameras(views, progress=Progress(), seed=0, ladder=[recipe])
+    ladder = with_matches_of(match)
+    assert ladder[: len(QUICK)] == QUICK
+    assert {recipe.name for recipe in ladder if recipe.matching.matcher is None} == {recipe.name for recipe in LADDER}
+    learned = [recipe for recipe in ladder if recipe.matching.matcher is match]
+    assert ladder.index(learned[-1]) < ladder.index(next(recipe for recipe in ladder if recipe.matching.features.enlarge))
+    result = find_cameras(views, progress=Progress(), seed=0, ladder=learned)
+    assert result.attempts[0]["tried"] == learned[0].name
     assert centre_error(result, room) < CENTER_TOLERANCE
     assert result.cameras.registered_mask.all()
+
+
+def test_a_matcher_that_finds_nothing_does_not_end_the_search(views):
+    """Photos that plain SIFT ties together in part only are given to richer features, whatever a network says of them."""
+
+    def nothing(photos: Views, progress: Progress, tell: Tell) -> Matches:
+        return Matches.join([])
+
+    learned = MatchKind(features=SIFT, exhaustive_up_to=16, guided=False, matcher=nothing)
+    bench = Workbench(views=views, folder=Path(), progress=Progress(), seed=0)
+    some = Matches(pairs=np.array([[0, 1], [1, 2]]), counts=np.array([20, 20]), px=np.zeros((40, 4)))
+    bench.matches = {PLAIN: some}
+    counts = np.array([200, 200, 200, 0, 0, 0])
+    three = Evidence(placed=3, explained=counts, matched=counts, angle_deg=20.0, focal_ratio=(1.0, 1.0), error_share=1e-4)
+    nobody = Attempt(result=None, models=((0, 1, 2),), image_side=320.0)
+    best = Tried(name="plain", attempt=nobody, evidence=three, seconds=1.0)
+    assert not auto.is_enough(bench, best)
+    bench.matches[learned] = nothing(views, Progress(), lambda *_: None)
+    assert not auto.is_enough(bench, best)
+    bench.matches[GUIDED] = some
+    assert auto.is_enough(bench, best)
 
 
 def test_cameras_from_elsewhere_win_only_by_evidence(room, views, monkeypatch):
@@ -212,3 +241,67 @@ def test_photos_share_a_camera_by_body_and_size(views, tmp_path: Path):
     assert list(bench.camera_numbers(own_lenses=True)) == list(range(6))
     mixed = Views((*views.items[:3], *(replace(view, camera_id="phone") for view in views.items[3:])))
     assert len(set(replace(bench, views=mixed).camera_numbers(own_lenses=False))) == 2
+
+
+def test_photos_of_many_lenses_are_placed_from_several_starts(views, tmp_path, monkeypatch):
+    """The start that explains most is taken; photos of one lens are placed once."""
+    from recon.cameras.child import mapping
+
+    placed = []
+    before = mapping.map_once
+
+    def map_once(path, choice, seed, tell):
+        placed.append(before(path, choice, seed, tell))
+        if seed == 0:  # a start that went wrong: half of what it saw lies elsewhere
+            points = list(placed[-1][0].points3D.values())
+            for point in points[::2]:
+                point.xyz = point.xyz + 5.0
+        return placed[-1]
+
+    monkeypatch.setattr(mapping, "map_once", map_once)
+    monkeypatch.setattr(mapping, "say", lambda **news: None)
+    monkeypatch.setattr(mapping, "solve_robustly", lambda model, free: None)
+    bench = Workbench(views=views, folder=tmp_path, progress=Progress(), seed=0)
+    for own_lenses, starts in ((False, 1), (True, mapping.STARTS)):
+        placed.clear()
+        recipe = Recipe(name="any", matching=replace(PLAIN, own_lenses=own_lenses))
+        bench.gather(recipe.matching, lambda done, words: None)
+        path = tmp_path / bench.database(recipe.matching)
+        assert mapping.has_many_lenses(path) == own_lenses
+        models = mapping.map_incrementally(path, recipe.choice(), 0, len(views))
+        assert len(placed) == starts
+        best = max(range(starts), key=lambda number: mapping.explained(placed[number][0]))
+        assert models is placed[best]
+        assert starts == 1 or best > 0
+
+
+def test_points_of_two_photos_stay_only_where_photos_need_them(views, tmp_path):
+    from recon.cameras.child import mapping
+
+    for photos, needed in ((6, False), (2, True)):
+        folder = tmp_path / str(photos)
+        folder.mkdir()
+        bench = Workbench(views=views[:photos], folder=folder, progress=Progress(), seed=0)
+        bench.gather(PLAIN, lambda done, words: None)
+        recipe = Recipe(name="any", matching=PLAIN)
+        model = mapping.map_once(folder / bench.database(PLAIN), recipe.choice(), 0, lambda placed: None)[0]
+        lengths = [point.track.length() for point in model.points3D.values()]
+        assert min(lengths) == 2
+        mapping.leave_out_two_view_points(model)
+        left = [point.track.length() for point in model.points3D.values()]
+        assert min(left) == (2 if needed else 3)
+        assert sum(length > 2 for length in left) == sum(length > 2 for length in lengths)
+
+
+def test_more_features_of_one_kind_do_not_end_the_search(views, tmp_path):
+    """Photos left over may belong elsewhere only when features of another kind tie no more together either."""
+    chain = Matches(pairs=np.array([(i, i + 1) for i in range(4)]), counts=np.ones(4, np.int64), px=np.zeros((4, 4)))
+    seen = np.array([100] * 5 + [0])
+    evidence = Evidence(placed=5, explained=seen, matched=seen, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=0.0)
+    nothing = Attempt(result=None, models=(), image_side=1.0)
+    best = auto.Tried(name="any", attempt=nothing, evidence=evidence, seconds=0.0)
+    more = replace(PLAIN, features=replace(SIFT, most=8192))
+    bench = Workbench(views=views, folder=tmp_path, progress=Progress(), seed=0, matches={PLAIN: chain, more: chain})
+    assert not auto.is_enough(bench, best)
+    bench.matches[DENSE] = chain
+    assert auto.is_enough(bench, best)

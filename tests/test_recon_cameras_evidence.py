@@ -10,7 +10,7 @@ import pytest
 import torch
 from sfm_scene import look_at
 
-from recon.cameras.diagnosis import diagnose, refusal
+from recon.cameras.diagnosis import diagnose, only_turned, refusal
 from recon.cameras.evidence import judge
 from recon.cameras.matches import Matches
 from recon.cameras.scoring import MISS_DEG, area_under_recall, evenly_spread, pair_errors_deg, score_cameras
@@ -113,6 +113,8 @@ def test_turning_on_the_spot_is_said_in_words():
     turning = cameras_at(T)
     matches = matches_between(turning, CLOUD, ALL)
     assert "turned on the spot" in refusal(matches, photos(4), 6).reason
+    assert only_turned(matches, photos(4))
+    assert not only_turned(matches, photos(5))  # a photo that nothing ties to the others
     evidence = judge(turning, matches)
     assert set(evidence.weaknesses()) == {"angle"}
     found = diagnose(matches, photos(4), [(0, 1, 2, 3)], evidence, [True] * 4)
@@ -130,6 +132,7 @@ def test_a_flat_scene_is_not_called_a_turn(arc):
 
 def test_a_scene_with_depth_is_neither(arc):
     matches = matches_between(arc, CLOUD, ALL)
+    assert not only_turned(matches, photos(4))
     assert diagnose(matches, photos(4), [(0, 1, 2, 3)], judge(arc, matches), [True] * 4) == []
 
 
@@ -148,6 +151,9 @@ def test_strangers_gaps_and_groups_are_named(arc):
     assert len(found) == 1
     assert "2 groups" in found[0].reason
     assert "0.jpg, 1.jpg, 2.jpg); 3 photos (3.jpg" in found[0].reason
+    together = diagnose(twice, views, [(0, 1, 2, 3, 4)], judge(both, twice), [True] * 5 + [False])
+    assert not any("groups" in one.reason for one in together)  # one model holds photos of both
+    assert any("1 of 6 photos overlap" in one.reason for one in together)
 
 
 def test_scores_do_not_depend_on_the_world(arc):

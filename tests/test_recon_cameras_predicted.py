@@ -62,7 +62,7 @@ def plain_views() -> Views:
 
 def tools_with(answer: Callable, **others: Callable) -> Tools:
     network = SimpleNamespace(name="oracle", predict_views=answer, makes_gaussians=True)
-    return replace(build_tools(), load_camera_predictor=lambda name, device: network, camera_models=("oracle",), **others)
+    return replace(build_tools(), load_camera_predictor=lambda name, device, weights: network, camera_models=("oracle",), **others)
 
 
 def test_predicted_cameras_come_at_the_original_size_with_points_both_photos_see() -> None:

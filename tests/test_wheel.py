@@ -87,19 +87,36 @@ def check_result(done: subprocess.CompletedProcess, out: Path) -> None:
     assert {"cameras.json", "transforms.json", "colmap", "preview.png", "report.json"} <= {path.name for path in out.iterdir()}
 
 
-def test_an_unpacked_wheel_reconstructs_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
-    """The product comes from the unpacked wheel alone: isolated mode, no checkout on the path."""
+def run_unpacked(wheel: Path, tmp_path: Path, code: str, *words: str) -> subprocess.CompletedProcess:
+    """Run code with the product from the unpacked wheel alone: isolated mode, no checkout on the path."""
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
-    photos, out = few_photos(unpacked, tmp_path / "photos"), tmp_path / "out"
     start = (
-        f"import sys; sys.path.insert(0, {str(unpacked)!r}); import recon, app.cli; "
-        f"assert recon.__file__.startswith({str(unpacked)!r}), recon.__file__; sys.exit(app.cli.main(sys.argv[1:]))"
+        f"import sys; sys.path.insert(0, {str(unpacked)!r}); import recon; "
+        f"assert recon.__file__.startswith({str(unpacked)!r}), recon.__file__; {code}"
     )
-    command = [sys.executable, "-P", "-c", start, "run", str(photos), "-o", str(out), *SMALL]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    check_result(subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600), out)
+    command = [sys.executable, "-P", "-c", start, *words]
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_an_unpacked_wheel_finds_its_commands_and_weights_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
+    code = (
+        "from app.cli import main; from models.registry import load_predictor, load_splat_head; "
+        "print(load_predictor('mini').name, type(load_splat_head()).__name__); sys.exit(main(sys.argv[1:]))"
+    )
+    done = run_unpacked(wheel, tmp_path, code, "run", "no-such-folder", "-o", "out")
+    assert done.stdout.split() == ["mini", "LearnedSplatHead"], done.stderr
+    assert done.returncode == 2
+    assert "no-such-folder" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_unpacked_wheel_reconstructs_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
+    photos, out = few_photos(helpers.REPOSITORY, tmp_path / "photos"), tmp_path / "out"
+    code = "import app.cli; sys.exit(app.cli.main(sys.argv[1:]))"
+    check_result(run_unpacked(wheel, tmp_path, code, "run", str(photos), "-o", str(out), *SMALL), out)
 
 
 @pytest.mark.slow

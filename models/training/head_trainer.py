@@ -30,8 +30,9 @@ from recon.progress import Progress
 from recon.records import Cameras, Gaussians, Prediction, Rasterizer, RasterOptions
 
 from ..head import HeadConfig, HeadNetwork
+from .textures import load_textures
 from .trainer import HELD_OUT_TEXTURES
-from .worlds import Capture, Worlds, load_textures
+from .worlds import Capture, Worlds
 
 __all__ = ["HeadTrainConfig", "capture_to_posed", "splat_capture", "spoil_depth", "train_head"]
 

@@ -1,32 +1,51 @@
 """Ray-cast analytic primitives with mip-mapped textures on the CPU.
 
-Input: primitive records, a texture atlas, cameras. Output: colours and exact z-depth.
+Input: a ``World`` of primitives, ``Eyes`` that look at it, a texture atlas. Output: colours and exact z-depth.
 Does not: decide what a world looks like (``worlds`` does) or imitate a camera (``photography`` does).
 
-Rays are scaled so that their parameter is z-depth. Each primitive is a unit shape in its own frame.
+Rays are scaled so that their parameter is z-depth. Each primitive is a unit shape in its own frame (``shapes``).
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 
-__all__ = ["BOX", "CARD", "CYLINDER", "ELLIPSOID", "FIELDS", "ROOM", "cast_colors", "cast_depth", "mip_atlas"]
+from .shapes import CONE, CYLINDER, NO_HIT, ROOM, local_normal, unit_hit
 
-ROOM, BOX, ELLIPSOID, CYLINDER, CARD = range(5)
-"""Shapes: a box seen from inside, a box, an ellipsoid, a capped cylinder along z, a flat card at z = 0."""
+__all__ = ["Eyes", "World", "cast_colors", "cast_depth", "mip_atlas"]
 
-FIELDS = 26
-"""Float32 columns of a primitive: shape 0, centre 1-3, R_local_world 4-12, half sizes 13-15, texture 16, texture widths per
-unit 17, colour gain 18-20, colour offset 21-23, gloss 24, bounding radius 25."""
+PENUMBRA = 4
+"""Rays to different places of the light that neighbouring pixels of a row send, and over which their shadow is averaged."""
 
-NO_HIT = np.float32(1e30)
+
+class World(NamedTuple):
+    """What rays may meet."""
+
+    primitives: np.ndarray
+    """``V N FIELDS`` float32: what is there when each photo is taken."""
+    heights: np.ndarray
+    """``G P P`` float32: the height fields that primitives name."""
+
+
+class Eyes(NamedTuple):
+    """Where rays start and how they spread, photo by photo."""
+
+    T_world_cam: np.ndarray
+    """``V 4 4`` float32."""
+    K: np.ndarray
+    """``V 3 3`` float32."""
+    bend: np.ndarray
+    """``V`` float32: a ray through x, y of the plane z = 1 leaves along x, y times (1 + bend (x^2 + y^2)); 0 is a pinhole."""
 
 
 def mip_atlas(textures: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Halve ``T S S 3`` uint8 textures down to 8 pixels."""
+    """Halve ``T S S 3`` uint8 textures down to 8 pixels; S is a power of two."""
+    if textures.shape[1] & (textures.shape[1] - 1) or textures.shape[1] != textures.shape[2]:
+        raise ValueError(f"textures: wanted squares of a power of two, got {textures.shape[1]} x {textures.shape[2]} pixels")
     levels = [np.ascontiguousarray(textures)]
     while levels[-1].shape[1] > 8:
         last = levels[-1].astype(np.float32)
@@ -35,45 +54,7 @@ def mip_atlas(textures: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(levels)
 
 
-@nb.njit(inline="always", fastmath=True)
-def _slab(o, d):
-    """Enter and exit of the unit slab along one axis."""
-    safe = d if abs(d) > 1e-9 else np.float32(1e-9)
-    a, b = (-1 - o) / safe, (1 - o) / safe
-    return min(a, b), max(a, b)
-
-
-@nb.njit(inline="always", fastmath=True)
-def _unit_hit(shape, ox, oy, oz, dx, dy, dz):
-    """Nearest positive parameter at which a local ray meets a unit shape."""
-    if shape in (ROOM, BOX):
-        x0, x1 = _slab(ox, dx)
-        y0, y1 = _slab(oy, dy)
-        z0, z1 = _slab(oz, dz)
-        enter, leave = max(x0, max(y0, z0)), min(x1, min(y1, z1))
-        if shape == ROOM:
-            return leave if leave > 1e-4 else NO_HIT
-        return enter if enter < leave and enter > 1e-4 else NO_HIT
-    if shape == ELLIPSOID:
-        a, b, c = dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, ox * ox + oy * oy + oz * oz - 1
-        root = b * b - a * c
-        t = (-b - math.sqrt(root)) / a if root > 0 else NO_HIT
-        return t if t > 1e-4 else NO_HIT
-    if shape == CYLINDER:
-        a, b, c = dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - 1
-        root = b * b - a * c
-        if root <= 0 or a < 1e-12:
-            return NO_HIT
-        root = math.sqrt(root)
-        z0, z1 = _slab(oz, dz)
-        enter, leave = max((-b - root) / a, z0), min((-b + root) / a, z1)
-        return enter if enter < leave and enter > 1e-4 else NO_HIT
-    t = -oz / dz if abs(dz) > 1e-9 else NO_HIT
-    inside = t > 1e-4 and abs(ox + t * dx) <= 1 and abs(oy + t * dy) <= 1
-    return t if inside else NO_HIT
-
-
-@nb.njit(inline="always", fastmath=True)
+@nb.njit(inline="always", fastmath=True, error_model="numpy")
 def _to_local(p, x, y, z):
     """Rotate a world vector into a primitive's frame and divide by its half sizes."""
     return (
@@ -83,70 +64,105 @@ def _to_local(p, x, y, z):
     )
 
 
-@nb.njit(fastmath=True)
-def _nearest(primitives, ox, oy, oz, dx, dy, dz):
-    """Depth and index of the first primitive hit, or (NO_HIT, -1)."""
-    best, index = NO_HIT, -1
-    dd = dx * dx + dy * dy + dz * dz
+@nb.njit(fastmath=True, error_model="numpy")
+def _ray(T_world_cam, K, bend, u, v, direction):
+    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
+    wider = 1 + bend * (x * x + y * y)
+    x, y = x * wider, y * wider
+    for i in range(3):
+        direction[i] = T_world_cam[i, 0] * x + T_world_cam[i, 1] * y + T_world_cam[i, 2]
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def _reachable(primitives, eyes, view, v, width, around, active):
+    """List the primitives that the rays of one pixel row may meet, with the camera as each of them sees it.
+
+    The rays lie in a plane through the camera; what a bent ray leaves it by is allowed for. ``around`` receives the vector from the
+    primitive's centre (3), its squared length less the bounding radius squared, and the camera in the primitive's frame (3).
+    """
+    T_world_cam, K, bend = eyes.T_world_cam[view], eyes.K[view], eyes.bend[view]
+    y = (v - K[1, 2]) / K[1, 1]
+    x = max(abs(K[0, 2]), abs(width - K[0, 2])) / K[0, 0]
+    slack = abs(bend * y) * (x * x + y * y)
+    nx = T_world_cam[0, 1] - y * T_world_cam[0, 2]
+    ny = T_world_cam[1, 1] - y * T_world_cam[1, 2]
+    nz = T_world_cam[2, 1] - y * T_world_cam[2, 2]
+    norm = math.sqrt(1.0 + y * y)
+    count = 0
     for n in range(primitives.shape[0]):
         p = primitives[n]
-        cx, cy, cz = ox - p[1], oy - p[2], oz - p[3]
-        cd = cx * dx + cy * dy + cz * dz
-        outside = cx * cx + cy * cy + cz * cz - p[25] * p[25]
-        if outside > 0 and (cd > 0 or cd * cd < dd * outside):
+        cx, cy, cz = T_world_cam[0, 3] - p[1], T_world_cam[1, 3] - p[2], T_world_cam[2, 3] - p[3]
+        away = cx * cx + cy * cy + cz * cz
+        if abs(cx * nx + cy * ny + cz * nz) > norm * (1.001 * p[25]) + slack * math.sqrt(away):
             continue
         lx, ly, lz = _to_local(p, cx, cy, cz)
+        around[count, 0], around[count, 1], around[count, 2] = cx, cy, cz
+        around[count, 3] = away - p[25] * p[25]
+        around[count, 4], around[count, 5], around[count, 6] = lx, ly, lz
+        active[count] = n
+        count += 1
+    return count
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def _nearest(primitives, heights, active, count, around, dx, dy, dz):
+    """Parameter and index of the first listed primitive that a ray hits, or (NO_HIT, -1)."""
+    best, index = NO_HIT, -1
+    dd = dx * dx + dy * dy + dz * dz
+    for k in range(count):
+        outside = around[k, 3]
+        if outside > 0:
+            cd = around[k, 0] * dx + around[k, 1] * dy + around[k, 2] * dz
+            if cd > 0 or cd * cd < dd * outside:
+                continue
+        n = active[k]
+        p = primitives[n]
         mx, my, mz = _to_local(p, dx, dy, dz)
-        t = _unit_hit(int(p[0]), lx, ly, lz, mx, my, mz)
+        t = unit_hit(p, heights, around[k, 4], around[k, 5], around[k, 6], mx, my, mz)
         if t < best:
             best, index = t, n
     return best, index
 
 
-@nb.njit(fastmath=True)
-def _sample(atlas, texture, u, v, level, out):
-    """Bilinear, mirrored look-up at one mip level; ``u v`` in texture widths."""
-    level = min(max(int(level), 0), len(atlas) - 1)
-    image = atlas[level]
-    size = image.shape[1]
-    x, y = u * size, v * size
-    column, row = math.floor(x), math.floor(y)
-    fx, fy = x - column, y - row
-    period = 2 * size
-    for c in range(3):
-        out[c] = 0.0
-    for j in range(2):
-        yy = (row + j) % period
-        yy = int(yy if yy < size else period - 1 - yy)
-        for i in range(2):
-            xx = (column + i) % period
-            xx = int(xx if xx < size else period - 1 - xx)
-            weight = (fx if i else 1 - fx) * (fy if j else 1 - fy) / 255.0
-            for c in range(3):
-                out[c] += weight * image[texture, yy, xx, c]
+@nb.njit(fastmath=True, error_model="numpy")
+def _lit(world, view, light, at, normal, t, place, around, active):
+    """1 where a point sees one place of the light, 0 where something hides it. A room's walls hide nothing."""
+    primitives = world.primitives[view]
+    aside = light[4] * ((place + 0.5) / PENUMBRA * 2 - 1)
+    if abs(light[1]) < 0.9:
+        tx, ty, tz = float(light[2]), 0.0, -float(light[0])
+    else:
+        tx, ty, tz = 0.0, float(light[2]), -float(light[1])
+    aside /= math.sqrt(tx * tx + ty * ty + tz * tz)
+    sx, sy, sz = light[0] + aside * tx, light[1] + aside * ty, light[2] + aside * tz
+    norm = math.sqrt(sx * sx + sy * sy + sz * sz)
+    sx, sy, sz = sx / norm, sy / norm, sz / norm
+    if normal[0] * sx + normal[1] * sy + normal[2] * sz <= 0:
+        return 0.0
+    off = 2e-3 * t
+    x, y, z = at[0] + off * normal[0], at[1] + off * normal[1], at[2] + off * normal[2]
+    count = 0
+    for n in range(primitives.shape[0]):
+        cx, cy, cz = x - primitives[n, 1], y - primitives[n, 2], z - primitives[n, 3]
+        outside = cx * cx + cy * cy + cz * cz - primitives[n, 25] * primitives[n, 25]
+        cd = cx * sx + cy * sy + cz * sz
+        if primitives[n, 0] == ROOM or (outside > 0 and (cd > 0 or cd * cd < outside)):
+            continue
+        around[count, 3] = -1.0
+        around[count, 4], around[count, 5], around[count, 6] = _to_local(primitives[n], cx, cy, cz)
+        active[count] = n
+        count += 1
+    return 1.0 if _nearest(primitives, world.heights, active, count, around, sx, sy, sz)[1] < 0 else 0.0
 
 
-@nb.njit(fastmath=True)
-def _shade(p, atlas, light, hit, direction, depth, focal, out):
-    """Colour of a primitive at a local hit: texture by dominant axis, Lambert light, a highlight when glossy."""
-    shape = int(p[0])
-    nx, ny, nz = np.float32(0), np.float32(0), np.float32(1)
-    if shape == ELLIPSOID:
-        nx, ny, nz = hit[0], hit[1], hit[2]
-    elif shape == CYLINDER and abs(hit[2]) < 0.999:
-        nx, ny, nz = hit[0], hit[1], np.float32(0)
-    elif shape in (ROOM, BOX):
-        ax, ay, az = abs(hit[0]), abs(hit[1]), abs(hit[2])
-        nz = np.float32(0)
-        if ax >= ay and ax >= az:
-            nx = np.sign(hit[0])
-        elif ay >= az:
-            ny = np.sign(hit[1])
-        else:
-            nz = np.sign(hit[2])
-    x, y, z = hit[0] * p[13], hit[1] * p[14], hit[2] * p[15]
-    if shape == CYLINDER and abs(hit[2]) < 0.999:
-        u, v = math.atan2(hit[1], hit[0]) * p[13], z
+@nb.njit(fastmath=True, error_model="numpy")
+def _surface(p, heights, at, direction, normal):
+    """Write the unit normal towards the camera, in the world; return where in its texture a hit lies, by dominant axis."""
+    hx, hy, hz = _to_local(p, at[0] - p[1], at[1] - p[2], at[2] - p[3])
+    nx, ny, nz = local_normal(p, heights, hx, hy, hz)
+    x, y, z = hx * p[13], hy * p[14], hz * p[15]
+    if p[0] in (CYLINDER, CONE) and abs(hz) < 0.999:
+        u, v = math.atan2(hy, hx) * p[13], z
     elif abs(nx) >= abs(ny) and abs(nx) >= abs(nz):
         u, v = y + 0.37 * p[13] * np.sign(nx), z
     elif abs(ny) >= abs(nz):
@@ -158,77 +174,134 @@ def _shade(p, atlas, light, hit, direction, depth, focal, out):
     wy = p[5] * nx + p[8] * ny + p[11] * nz
     wz = p[6] * nx + p[9] * ny + p[12] * nz
     norm = math.sqrt(wx * wx + wy * wy + wz * wz) + 1e-12
+    if wx * direction[0] + wy * direction[1] + wz * direction[2] > 0:
+        norm = -norm
+    normal[0], normal[1], normal[2] = wx / norm, wy / norm, wz / norm
+    return u * p[17], v * p[17]
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def _sample(atlas, texture, u, v, level, out):
+    """Bilinear, mirrored look-up at one mip level; ``u v`` in texture widths."""
+    image = atlas[min(max(int(level), 0), len(atlas) - 1)]
+    size = image.shape[1]
+    x, y = u * size, v * size
+    column, row = math.floor(x), math.floor(y)
+    fx, fy = x - column, y - row
+    around = 2 * size - 1  # sizes are powers of two, so that "and" is the remainder
+    left, right, top, below = column & around, (column + 1) & around, row & around, (row + 1) & around
+    left, right = min(left, around - left), min(right, around - right)
+    top, below = min(top, around - top), min(below, around - below)
+    w00, w01 = (1 - fx) * (1 - fy) / 255.0, fx * (1 - fy) / 255.0
+    w10, w11 = (1 - fx) * fy / 255.0, fx * fy / 255.0
+    for c in range(3):
+        above = w00 * image[texture, top, left, c] + w01 * image[texture, top, right, c]
+        out[c] = above + w10 * image[texture, below, left, c] + w11 * image[texture, below, right, c]
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def _shade(p, atlas, light, lit, hit, direction, focal, out):
+    """Colour of a primitive where it is hit: texture, Lambert light, a highlight when glossy. ``hit`` is u, v, depth, normal."""
+    wx, wy, wz = hit[3], hit[4], hit[5]
     reach = math.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
-    facing = -(wx * direction[0] + wy * direction[1] + wz * direction[2]) / (norm * reach)
-    if facing < 0:
-        norm, facing = -norm, -facing
-    wx, wy, wz = wx / norm, wy / norm, wz / norm
-    texels = depth / focal * p[17] * atlas[0].shape[1] / math.sqrt(max(facing, 0.15))
-    _sample(atlas, int(p[16]), u * p[17], v * p[17], math.log2(max(texels, 1.0)) + 0.3, out)
-    lambert = max(wx * light[0] + wy * light[1] + wz * light[2], 0.0)
+    facing = -(wx * direction[0] + wy * direction[1] + wz * direction[2]) / reach
+    texels = hit[2] / focal * p[17] * atlas[0].shape[1] / math.sqrt(max(facing, 0.15))
+    _sample(atlas, int(p[16]), hit[0], hit[1], math.log2(max(texels, 1.0)) + 0.3, out)
+    lambert = max(wx * light[0] + wy * light[1] + wz * light[2], 0.0) * lit
     shade = light[3] + (1 - light[3]) * lambert
     highlight = 0.0
     if p[24] > 0:
         along = 2 * facing
         rx, ry, rz = direction[0] / reach + along * wx, direction[1] / reach + along * wy, direction[2] / reach + along * wz
-        highlight = p[24] * max(rx * light[0] + ry * light[1] + rz * light[2], 0.0) ** 24
+        highlight = lit * p[24] * max(rx * light[0] + ry * light[1] + rz * light[2], 0.0) ** 24
     for c in range(3):
         out[c] = (p[21 + c] + p[18 + c] * out[c]) * shade + highlight
 
 
-@nb.njit(fastmath=True)
-def _ray(T_world_cam, K, u, v, direction):
-    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
-    for i in range(3):
-        direction[i] = T_world_cam[i, 0] * x + T_world_cam[i, 1] * y + T_world_cam[i, 2]
+@nb.njit(fastmath=True, error_model="numpy")
+def _sky(atlas, sky, direction, focal, out):
+    """Colour of the sky: a texture wrapped around and a haze at the horizon."""
+    reach = math.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
+    up = min(max(-direction[1] / reach, 0.0), 1.0)
+    u, v = math.atan2(direction[0], direction[2]) * sky[1], direction[1] / reach * sky[1]
+    _sample(atlas, int(sky[0]), u, v, 1.0 + math.log2(max(sky[1] * 256.0 / focal, 1.0)), out)
+    for c in range(3):
+        out[c] = sky[5 + c] * (1 - 0.5 * up) + sky[2 + c] * out[c]
 
 
-@nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
-def cast_depth(primitives, T_world_cam, K, height, width, cell):
+@nb.njit(parallel=True, fastmath=True, error_model="numpy", nogil=True, cache=True)
+def cast_depth(world, eyes, height, width, cell):
     """z-depth at the centres of ``cell`` x ``cell`` pixel blocks, ``V height/cell width/cell``; 1e30 for the sky."""
-    views, rows, columns = T_world_cam.shape[0], height // cell, width // cell
+    views, rows, columns = eyes.K.shape[0], height // cell, width // cell
     depth = np.empty((views, rows, columns), np.float32)
     for job in nb.prange(views * rows):
         view, row = job // rows, job % rows
-        direction = np.empty(3, np.float32)
-        origin = T_world_cam[view, :3, 3]
+        primitives, T_world_cam, K, bend = world.primitives[view], eyes.T_world_cam[view], eyes.K[view], eyes.bend[view]
+        direction = np.empty(3, np.float64)
+        around, active = np.empty((len(primitives), 7), np.float64), np.empty(len(primitives), np.int64)
+        v = (row + 0.5) * cell
+        count = _reachable(primitives, eyes, view, v, width, around, active)
         for column in range(columns):
-            _ray(T_world_cam[view], K[view], (column + 0.5) * cell, (row + 0.5) * cell, direction)
+            _ray(T_world_cam, K, bend, (column + 0.5) * cell, v, direction)
             depth[view, row, column] = _nearest(
-                primitives, origin[0], origin[1], origin[2], direction[0], direction[1], direction[2]
+                primitives, world.heights, active, count, around, direction[0], direction[1], direction[2]
             )[0]
     return depth
 
 
-@nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
-def cast_colors(primitives, atlas, sky, light, T_world_cam, K, height, width, samples):
+@nb.njit(fastmath=True, error_model="numpy")
+def _color_row(world, atlas, sky, light, eyes, view, row, shift, share, out):
+    """Add the colours of one row of a photo, seen through one place of its pixels."""
+    primitives, T_world_cam, K, bend = world.primitives[view], eyes.T_world_cam[view], eyes.K[view], eyes.bend[view]
+    width, total = out.shape[0], len(primitives)
+    direction, at, color = np.empty(3, np.float64), np.empty(3, np.float64), np.empty(3, np.float64)
+    around, active = np.empty((total, 7), np.float64), np.empty(total, np.int64)
+    around_hit, active_hit = np.empty((total, 7), np.float64), np.empty(total, np.int64)
+    lit, seen, hits = np.ones(width, np.float64), np.empty(width, np.int64), np.empty((width, 6), np.float64)
+    count = _reachable(primitives, eyes, view, row + 1 - shift, width, around, active)
+    for column in range(width):
+        _ray(T_world_cam, K, bend, column + shift, row + 1 - shift, direction)
+        t, n = _nearest(primitives, world.heights, active, count, around, direction[0], direction[1], direction[2])
+        seen[column] = n
+        if n >= 0:
+            for i in range(3):
+                at[i] = T_world_cam[i, 3] + t * direction[i]
+            hit = hits[column]
+            hit[2] = t
+            hit[0], hit[1] = _surface(primitives[n], world.heights, at, direction, hit[3:])
+            if light[4] >= 0:
+                place = (column + 2 * row) % PENUMBRA
+                lit[column] = _lit(world, view, light, at, hit[3:], t, place, around_hit, active_hit)
+    for column in range(width):
+        _ray(T_world_cam, K, bend, column + shift, row + 1 - shift, direction)
+        n = seen[column]
+        if n < 0:
+            _sky(atlas, sky, direction, K[0, 0], color)
+        else:
+            bright = lit[column]
+            if light[4] >= 0:
+                among, bright = 0, 0.0
+                for other in range(max(column - PENUMBRA // 2, 0), min(column + PENUMBRA // 2, width)):
+                    if seen[other] == n:
+                        among += 1
+                        bright += lit[other]
+                bright /= among
+            _shade(primitives[n], atlas, light, bright, hits[column], direction, K[0, 0], color)
+        for c in range(3):
+            out[column, c] += color[c] * share
+
+
+@nb.njit(parallel=True, fastmath=True, error_model="numpy", nogil=True, cache=True)
+def cast_colors(world, atlas, sky, light, eyes, height, width, samples):
     """Colours ``V height width 3``, one or two rays a pixel.
 
-    ``sky`` holds texture, texture scale, gain (3) and horizon colour (3); ``light`` a direction and the ambient share.
+    ``sky`` holds texture, texture scale, gain (3) and horizon colour (3); ``light`` a direction, the ambient share, and the tangent
+    of half the angle under which the light is seen: below 0 nothing casts a shadow.
     """
-    views = T_world_cam.shape[0]
-    image = np.zeros((views, height, width, 3), np.float32)
-    for job in nb.prange(views * height):
+    image = np.zeros((eyes.K.shape[0], height, width, 3), np.float32)
+    for job in nb.prange(eyes.K.shape[0] * height):
         view, row = job // height, job % height
-        direction, out, hit = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
-        origin = T_world_cam[view, :3, 3]
-        for column in range(width):
-            for sample in range(samples):
-                shift = (sample + 0.5) / samples
-                _ray(T_world_cam[view], K[view], column + shift, row + 1 - shift, direction)
-                t, n = _nearest(primitives, origin[0], origin[1], origin[2], direction[0], direction[1], direction[2])
-                if n < 0:
-                    reach = math.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
-                    up = min(max(-direction[1] / reach, 0.0), 1.0)
-                    u, v = math.atan2(direction[0], direction[2]) * sky[1], direction[1] / reach * sky[1]
-                    _sample(atlas, int(sky[0]), u, v, 1.0 + math.log2(max(sky[1] * 256.0 / K[view, 0, 0], 1.0)), out)
-                    for c in range(3):
-                        out[c] = sky[5 + c] * (1 - 0.5 * up) + sky[2 + c] * out[c]
-                else:
-                    p = primitives[n]
-                    x, y, z = origin[0] + t * direction[0], origin[1] + t * direction[1], origin[2] + t * direction[2]
-                    hit[0], hit[1], hit[2] = _to_local(p, x - p[1], y - p[2], z - p[3])
-                    _shade(p, atlas, light, hit, direction, t, K[view, 0, 0], out)
-                for c in range(3):
-                    image[view, row, column, c] += out[c] / samples
+        for sample in range(samples):
+            shift = (sample + 0.5) / samples
+            _color_row(world, atlas, sky, light, eyes, view, row, shift, 1.0 / samples, image[view, row])
     return image

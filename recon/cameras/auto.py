@@ -20,7 +20,7 @@ from ..errors import CannotReconstruct, UserError
 from ..progress import Progress
 from ..records import Views
 from .child_process import job_folder_in
-from .diagnosis import diagnose, refusal
+from .diagnosis import diagnose, only_turned, refusal
 from .evidence import LEAST_SHARE, Evidence, judge
 from .matches import Matches
 from .recipes import LADDER, QUICK, MatchKind, Recipe
@@ -119,12 +119,12 @@ def nothing_left(kind: MatchKind, bench: Workbench, best: Tried | None) -> bool:
 
 
 def is_enough(bench: Workbench, best: Tried | None) -> bool:
-    """Whether to stop though the evidence is not strong, after features of two kinds had their turn.
+    """Whether to stop though the evidence is not strong, after features of two kinds had their turn; more of one kind are one kind.
 
     With photos left over, that is when the second kind tied no more photos together than the first: they belong elsewhere.
     """
-    kinds = [kind for kind in bench.matches if not kind.own_lenses]
-    if best is None or best.evidence is None or len(kinds) < 2:
+    kinds = [kind for kind in bench.matches if not kind.own_lenses and kind.matcher is None]
+    if best is None or best.evidence is None or len({replace(kind.features, most=0) for kind in kinds}) < 2:
         return False
     if best.evidence.placed == len(bench.views):
         return best.score >= ENOUGH_SCORE
@@ -143,6 +143,9 @@ def climb(
             return tried
         if not fits(recipe, bench.views, bench) or nothing_left(recipe.matching, bench, best):
             continue
+        new = bool(bench.matches) and recipe.matching not in bench.matches
+        if new and (best is None or best.evidence is None) and only_turned(bench.all_matches(), bench.views):
+            break
         started, number, kinds = time.perf_counter(), len(tried), len(bench.matches)
         attempt = bench.run(recipe, lambda done, words, number=number: tell(number, done, words))
         if len(bench.matches) > kinds:  # more is known now, so everything is weighed again

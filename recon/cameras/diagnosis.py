@@ -21,6 +21,8 @@ SCENE_PHOTOS = 3
 """Photos that make a group a scene of its own."""
 FLAT_SHARE, FLAT_PAIRS = 0.85, 0.8
 """A pair is as good as flat when one plane or turn explains this share of its matches; a capture, when this share of pairs is."""
+STILL_SHARE, STILL_PAIRS, STILL_SPREAD = 0.93, 0.95, 0.01
+"""The same for a camera that certainly only turned, or did not move at all: other features would see no more."""
 TURN_SPREAD = 0.06
 """A plane-induced change counts as a turn when it stretches no direction by more than this over any other (natural logarithm)."""
 FOCAL_RATIOS = np.geomspace(0.35, 4.0, 24)
@@ -85,6 +87,17 @@ def turn_spread(Hs: Sequence[np.ndarray]) -> float:
     return min(spread(ratio) for ratio in FOCAL_RATIOS)
 
 
+def only_turned(matches: Matches, views: Views) -> bool:
+    """Whether all photos hang together and nothing moved in them but the whole picture: no features can tell depth then."""
+    certain = sure(matches)
+    if len(certain.groups(len(views))[0]) < len(views):
+        return False
+    pairs = homographies(certain, views)
+    if not pairs or np.mean([share >= STILL_SHARE for *_, share in pairs]) < STILL_PAIRS:
+        return False
+    return turn_spread([H for _, _, H, _ in pairs]) < STILL_SPREAD
+
+
 def look_for_turning(matches: Matches, views: Views, evidence: Evidence | None) -> Finding | None:
     """Recognise a camera that was turned on the spot, or a scene that is one flat surface."""
     if evidence is not None and evidence.angle_deg >= LITTLE_ANGLE_DEG:
@@ -109,9 +122,18 @@ def look_for_turning(matches: Matches, views: Views, evidence: Evidence | None) 
     )
 
 
+def joined(groups: Sequence[Sequence[int]], models: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Groups of photos, those made one that a model holds photos of together; the largest first."""
+    made = [set(group) for group in groups]
+    for model in models:
+        touched = [group for group in made if not group.isdisjoint(model)]
+        made = [group for group in made if group.isdisjoint(model)] + [set().union(*touched)]
+    return sorted((sorted(group) for group in made if group), key=lambda group: (-len(group), group[0]))
+
+
 def look_for_scenes(matches: Matches, views: Views, models: Sequence[Sequence[int]]) -> Finding | None:
     """Recognise photos of two or more places that share nothing."""
-    groups = [group for group in sure(matches).groups(len(views)) if len(group) >= SCENE_PHOTOS]
+    groups = [group for group in joined(sure(matches).groups(len(views)), models[:1]) if len(group) >= SCENE_PHOTOS]
     apart = [list(models[0])] if models else []
     for model in models[1:]:
         new = [photo for photo in model if all(photo not in other for other in apart)]

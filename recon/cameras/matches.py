@@ -62,5 +62,8 @@ class Matches:
         return sorted(found.values(), key=lambda group: (-len(group), group[0]))
 
 
-Matcher = Callable[[Views, Progress], Matches]
-"""(photos, progress) -> matches, not yet verified: how another source of matches, a network say, enters."""
+Tell = Callable[[float, str], None]
+"""(share of the work that is done, what is being done)."""
+
+Matcher = Callable[[Views, Progress, Tell], Matches]
+"""(photos, progress, tell) -> matches, not yet verified: how another source of matches, a network say, enters."""

@@ -88,22 +88,28 @@ class Recipe:
 
 
 SIFT = FeatureKind(detector="sift", side=1200, enlarge=False, most=4096, contrast=0.02)
+RICH_SIFT = replace(SIFT, most=8192)
 LEAN_SIFT = replace(SIFT, most=2500)
 DENSE_SIFT = FeatureKind(detector="sift", side=1600, enlarge=True, most=6144, contrast=0.008)
 AFFINE = FeatureKind(detector="affine", side=1200, enlarge=True, most=5000, contrast=0.004)
 
 PLAIN = MatchKind(features=SIFT, exhaustive_up_to=16, guided=False)
+RICH = MatchKind(features=RICH_SIFT, exhaustive_up_to=16, guided=False)
+COMPLETE = replace(RICH, exhaustive_up_to=40)
 LEAN = MatchKind(features=LEAN_SIFT, exhaustive_up_to=16, guided=False)
 DENSE = MatchKind(features=DENSE_SIFT, exhaustive_up_to=24, guided=False)
 GUIDED = replace(DENSE, guided=True)
 WARPED = MatchKind(features=AFFINE, exhaustive_up_to=16, guided=True)
 
 FEW, SOME, MANY = 12, 16, 24
-"""Guided matching takes two seconds a pair, so only few photos can afford it; some can afford 4096 features, not many."""
+"""Guided matching takes two seconds a pair, so only few photos can afford it, and all features that plain SIFT finds: more points
+make better cameras; some can afford 4096 features, not many."""
 
 QUICK = (
-    Recipe(name="plain SIFT, strict thresholds", matching=PLAIN, thresholds=STRICT, at_most=SOME),
-    Recipe(name="plain SIFT, relaxed thresholds", matching=PLAIN, at_most=SOME),
+    Recipe(name="rich SIFT, strict thresholds", matching=RICH, thresholds=STRICT, at_most=FEW),
+    Recipe(name="rich SIFT, relaxed thresholds", matching=RICH, at_most=FEW),
+    Recipe(name="plain SIFT, strict thresholds", matching=PLAIN, thresholds=STRICT, at_least=FEW + 1, at_most=SOME),
+    Recipe(name="plain SIFT, relaxed thresholds", matching=PLAIN, at_least=FEW + 1, at_most=SOME),
     Recipe(name="lean SIFT, strict thresholds", matching=LEAN, thresholds=STRICT, at_least=SOME + 1),
     Recipe(name="lean SIFT, relaxed thresholds", matching=LEAN, at_least=SOME + 1),
 )
@@ -111,8 +117,11 @@ QUICK = (
 
 LADDER = (
     *QUICK,
-    Recipe(name="plain SIFT, global mapping", matching=PLAIN, mapper="global", at_least=4, at_most=SOME),
+    Recipe(name="rich SIFT, global mapping", matching=RICH, mapper="global", at_least=4, at_most=FEW),
+    Recipe(name="plain SIFT, global mapping", matching=PLAIN, mapper="global", at_least=FEW + 1, at_most=SOME),
     Recipe(name="lean SIFT, global mapping", matching=LEAN, mapper="global", at_least=SOME + 1),
+    Recipe(name="rich SIFT, all pairs, strict thresholds", matching=COMPLETE, thresholds=STRICT, at_least=SOME + 1, at_most=40),
+    Recipe(name="rich SIFT, all pairs", matching=COMPLETE, at_least=SOME + 1, at_most=40),
     Recipe(name="dense SIFT at 1600 px", matching=DENSE, at_least=FEW + 1, at_most=100),
     Recipe(name="dense SIFT at 1600 px, global mapping", matching=DENSE, mapper="global", at_least=FEW + 1, at_most=100),
     Recipe(name="dense SIFT at 1600 px, guided matching, strict thresholds", matching=GUIDED, thresholds=STRICT, at_most=FEW),
@@ -133,3 +142,14 @@ LADDER = (
     Recipe(name="affine shapes, global mapping", matching=WARPED, mapper="global", at_least=4, at_most=MANY),
 )
 """All that is tried, in order, until the evidence is strong."""
+
+
+def with_matches_of(matcher: Matcher) -> tuple[Recipe, ...]:
+    """The ladder with matches of another source: tried after plain SIFT, before features that take long."""
+    kind = MatchKind(features=SIFT, exhaustive_up_to=SOME, guided=False, matcher=matcher)
+    learned = (
+        Recipe(name="learned matches, strict thresholds", matching=kind, thresholds=STRICT, at_most=MANY),
+        Recipe(name="learned matches", matching=kind, at_most=MANY),
+        Recipe(name="learned matches, global mapping", matching=kind, mapper="global", at_least=4, at_most=MANY),
+    )
+    return (*QUICK, *learned, *LADDER[len(QUICK) :])

@@ -7,7 +7,7 @@ Does not: import pycolmap (``recon.cameras.child`` does, in a process that is en
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,13 @@ from ..records import Views
 from .child_process import run_child
 from .features import Features, find_all_features
 from .given_matches import keypoints_of
-from .matches import Matcher, Matches
+from .matches import Matcher, Matches, Tell
 from .pairs import choose_pairs
 from .recipes import FeatureKind, MatchKind, Recipe
 from .result import SfmResult, place
 
 FEATURE_SHARE, MATCH_SHARE = 0.25, 0.45
 """Parts of an attempt that features and matching take; placing the photos takes the rest."""
-
-Tell = Callable[[float, str], None]
-"""(share of the attempt that is done, what is being done)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +104,7 @@ class Workbench:
         assert kind.matcher is not None
         if kind.matcher not in self.keypoints:
             tell(0.0, "features")
-            given = kind.matcher(self.views, self.progress)
+            given = kind.matcher(self.views, self.progress, lambda done, words: tell(FEATURE_SHARE * done, words))
             features, rows = keypoints_of(self.views, given)
             self.keypoints[kind.matcher] = features
             self._match(kind, features, given.pairs, {"given_matches": rows, "given_counts": given.counts}, tell)

@@ -18,7 +18,7 @@ from . import camera_files
 from .auto import ADJUSTED, CameraCandidate, cameras_of
 from .auto import find_cameras as search
 from .predicted import cameras_by_network
-from .recipes import LADDER, QUICK
+from .recipes import LADDER, QUICK, Recipe, with_matches_of
 from .result import SfmResult
 
 
@@ -39,8 +39,8 @@ def search_cameras(
     """Find or load cameras, at the scale they come with."""
     if config.cameras in ("auto", "sfm"):
         auto = config.cameras == "auto"
-        others = network_candidates(tools, device) if auto else ()
-        ladder = LADDER if auto else QUICK
+        others = network_candidates(config, tools, device) if auto else ()
+        ladder = full_ladder(config, tools, device) if auto else QUICK
         solved = search(views, progress=progress, seed=config.seed, ladder=ladder, others=others)
         chosen = next(one["tried"] for one in solved.attempts if one.get("chosen"))
         source = "network" if chosen.removesuffix(ADJUSTED) in [one.name for one in others] else "sfm"
@@ -48,7 +48,7 @@ def search_cameras(
         ledger.warnings += solved.warnings
         return upright.turn(solved, upright.upright_rotation(solved.cameras))
     if config.cameras in tools.camera_models:
-        network = tools.load_camera_predictor(config.cameras, device=device)
+        network = tools.load_camera_predictor(config.cameras, device=device, weights=config.camera_network)
         named = CameraCandidate(
             name=network.name, find=lambda photos, told: cameras_by_network(photos, network.predict_views, told)
         )
@@ -63,10 +63,17 @@ def search_cameras(
     return camera_files.load_cameras(Path(config.cameras), views)
 
 
-def network_candidates(tools: Tools, device: str) -> tuple[CameraCandidate, ...]:
+def full_ladder(config: PipelineConfig, tools: Tools, device: str) -> tuple[Recipe, ...]:
+    """Every way of finding cameras by matches, those of a matching network among them where there is one."""
+    matcher = tools.load_matcher(device=device, weights=config.matcher) if tools.load_matcher is not None else None
+    return LADDER if matcher is None else with_matches_of(matcher)
+
+
+def network_candidates(config: PipelineConfig, tools: Tools, device: str) -> tuple[CameraCandidate, ...]:
     """The best network on this machine, asked when structure from motion gives no strong evidence."""
 
     def ask(views: Views, progress: Progress) -> SfmResult:
-        return cameras_by_network(views, tools.load_camera_predictor("network", device=device).predict_views, progress)
+        network = tools.load_camera_predictor("network", device=device, weights=config.camera_network)
+        return cameras_by_network(views, network.predict_views, progress)
 
     return (CameraCandidate(name="network", find=ask),) if "network" in tools.camera_models else ()

@@ -36,10 +36,14 @@ class Decoder:
     Args:
         check: called several times a second; may raise to stop, and the process is ended then.
         memory_bytes: how much memory the process may take.
+        module: what the process runs; it answers as ``recon.capture.child`` does.
     """
 
-    def __init__(self, check: Callable[[], None] | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(
+        self, check: Callable[[], None] | None = None, memory_bytes: int = MEMORY_BYTES, module: str = "recon.capture.child"
+    ) -> None:
         self._check = check or (lambda: None)
+        self._module = module
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen | None = None
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -133,7 +137,7 @@ class Decoder:
         path = os.environ.get("PYTHONPATH")
         self._answers = queue.Queue()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "recon.capture.child", str(self._memory_bytes)],
+            [sys.executable, "-m", self._module, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

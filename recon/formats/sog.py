@@ -30,6 +30,8 @@ from .reading import BadFile, check_count, integer, number_list, parse_json, unf
 
 BANDS = {1: 3, 2: 8, 3: 15}
 PER_ROW = 64
+MOST_META = 4 << 20
+"""Bytes of a meta.json; three codebooks of 256 numbers take 10 thousand."""
 MOST_PALETTE = 65_536
 QUAT_ALPHA = 252
 FREE_COUNT = 1 << 20
@@ -132,8 +134,11 @@ def decode(data: bytes) -> Gaussians:
             def read(name: str) -> bytes:
                 if name not in names:
                     raise BadFile(f"its archive lacks {name[:80]!r}.")
+                most = min(limit, MOST_META) if name == "meta.json" else limit
+                if archive.getinfo(name).file_size > most:
+                    raise BadFile(f"its {name[:80]!r} unfolds to far more than such a part holds.")
                 with archive.open(name) as part:
-                    return part.read(limit)
+                    return part.read(most)
 
             return decode_parts(read, len(data))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d
 
 from ..geometry import backproject, pixel_grid, rays_cam, transform
 from ..records import Cameras, Gaussians, Rasterizer, RasterOptions
@@ -96,21 +96,17 @@ def fill_gaps(depth: Float[Tensor, "H W"], expected: Float[Tensor, "H W"], alpha
         expected: mean depth of what a pixel shows, however little.
         alpha: coverage.
     """
+    filled, between, shown = as_numpy(depth), as_numpy(expected), as_numpy(alpha) > FAINT
+    window = np.ones((GAP_WINDOW, GAP_WINDOW), np.uint8)
     for _ in range(GAP_ROUNDS):
-        known = depth > 0
-        farthest = _highest(torch.where(known, depth, -torch.inf))
-        nearest = -_highest(torch.where(known, -depth, -torch.inf))
-        share = avg_pool2d(known.to(depth)[None, None], GAP_WINDOW, 1, GAP_WINDOW // 2)[0, 0]
+        known = filled > 0
+        farthest = cv2.dilate(filled, window)  # unknown depth is 0
+        nearest = cv2.erode(np.where(known, filled, np.float32(np.inf)), window)
+        share = cv2.blur(known.astype(np.float32), window.shape, borderType=cv2.BORDER_CONSTANT)
         one_surface = (share >= GAP_SHARE) & (farthest - nearest < GAP_RANGE * farthest)
-        on_it = (expected > nearest * (1 - GAP_SLACK)) & (expected < farthest * (1 + GAP_SLACK))
-        depth = torch.where(~known & (alpha > FAINT) & one_surface & on_it, expected, depth)
-    return depth
-
-
-def _highest(values: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
-    """Highest value in the window about every pixel; first along columns, then along rows."""
-    size, pad = GAP_WINDOW, GAP_WINDOW // 2
-    return max_pool2d(max_pool2d(values[None, None], (size, 1), 1, (pad, 0)), (1, size), 1, (0, pad))[0, 0]
+        on_it = (between > nearest * (1 - GAP_SLACK)) & (between < farthest * (1 + GAP_SLACK))
+        filled = np.where(~known & shown & one_surface & on_it, between, filled)
+    return torch.from_numpy(filled)
 
 
 def voxel_for(faces: int, gaussians: Gaussians, cameras: Cameras, pictures: Sequence[DepthPicture]) -> float:

@@ -153,7 +153,7 @@ class Rays:
         import open3d as o3d
 
         self._tensor = o3d.core.Tensor
-        self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+        self._scene = o3d.t.geometry.RaycastingScene(nthreads=0)
         self._scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32)))
 
     def depths(self, K: np.ndarray, T_world_cam: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -162,8 +162,8 @@ class Rays:
         directions = np.stack([x, y, np.ones_like(x)], axis=-1) @ T_world_cam[:3, :3].T
         origins = np.broadcast_to(T_world_cam[:3, 3], directions.shape)
         rays = np.concatenate([origins, directions], axis=-1).astype(np.float32)
-        return self._scene.cast_rays(self._tensor(rays), nthreads=1)["t_hit"].numpy()
+        return self._scene.cast_rays(self._tensor(rays), nthreads=0)["t_hit"].numpy()
 
     def distances(self, points_world: np.ndarray) -> np.ndarray:
         """Distance of points to the surface, world units."""
-        return self._scene.compute_distance(self._tensor(points_world.astype(np.float32)), nthreads=1).numpy()
+        return self._scene.compute_distance(self._tensor(points_world.astype(np.float32)), nthreads=0).numpy()

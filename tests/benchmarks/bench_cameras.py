@@ -60,6 +60,7 @@ def run_defaults(folder: Path, seed: int) -> None:
         found[image.name] = {
             "T_world_cam": image.cam_from_world().inverse().matrix().tolist(),
             "K": K.tolist(),
+            "distortion": [float(camera.params[3]), 0.0, 0.0, 0.0],  # the default lens is SIMPLE_RADIAL
         }
     (folder / "cameras.json").write_text(json.dumps(found))
 
@@ -84,6 +85,7 @@ def default_cameras(views, seed: int):
         if view.name in found:
             cameras.T_world_cam[i, :3] = torch.tensor(found[view.name]["T_world_cam"], dtype=torch.float64)
             cameras.K[i] = torch.tensor(found[view.name]["K"], dtype=torch.float64)
+            cameras.distortion[i] = torch.tensor(found[view.name]["distortion"], dtype=torch.float64)
             cameras.registered[i] = True
     return cameras
 
@@ -105,6 +107,7 @@ def reference_cameras(folder: Path, views):
         assert (frame["width"], frame["height"]) == (view.original_width, view.original_height), view.name
         cameras.T_world_cam[i] = torch.tensor(frame["c2w"], dtype=torch.float64)
         cameras.K[i] = torch.tensor([[frame["fx"], 0, frame["cx"]], [0, frame["fy"], frame["cy"]], [0, 0, 1]], dtype=torch.float64)
+        cameras.distortion[i] = torch.tensor([frame.get(key, 0.0) for key in ("k1", "k2", "p1", "p2")], dtype=torch.float64)
         cameras.registered[i] = True
     return cameras
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .database import fill_database, match, set_focal_lengths, take_matches, verified_matches
 from .features import describe_affine
-from .mapping import adjust, map_globally, map_incrementally
+from .mapping import adjust, leave_out_two_view_points, map_globally, map_incrementally
 from .models import describe, read, write
 from .refining import refine_cameras
 from .speech import speak_on_stderr, stop_with_parent
@@ -50,6 +50,7 @@ def place_photos(folder: Path) -> dict[str, np.ndarray]:
     (folder / "models.json").write_text(json.dumps([sorted(int(i) - 1 for i in m.reg_image_ids()) for m in models]))
     if not models:
         return {}
+    leave_out_two_view_points(models[0])
     adjust(models[0])
     return describe(models[0])
 

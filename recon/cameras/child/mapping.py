@@ -6,6 +6,8 @@ Input: a database with verified pairs. Output: models. Does not: match.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,26 @@ import numpy as np
 import pycolmap
 
 from .database import KNOWN_MODEL, MAPPING_MODEL
+from .principal import free_principal_points, robust_cost
 from .speech import say
 
 FINAL_MODEL_VIEWS = 5
 """Cameras shared by this many placed photos get a second distortion coefficient in the last adjustment."""
+SETTLED = 1e-6
+"""The last adjustment ends when a step lowers its cost by a smaller share; steps after that move no camera measurably."""
 ROBUST_PX = 1.0
 """Points that miss their pixel by more than this count less and less in the last adjustment: some matches that passed are wrong."""
 MODELS = 5
 """Models looked for at most: photos of several scenes give several."""
+STARTS = 3
+"""Times that photos of many lenses are placed, each time from other random choices: with a focal length for every photo the order
+of placing matters, and a photo that went wrong early holds the others back."""
+STARTS_UP_TO = 24
+"""More photos than this are placed once: it would take too long."""
+HELD_BY = 30
+"""Photos with this many points that three photos or more see do not need those that only two see."""
+FIT_PX = 4.0
+"""An observation this far off its point says nothing for a model."""
 
 Model = pycolmap.Reconstruction
 
@@ -34,9 +48,7 @@ def known_cameras(path: Path) -> set[int]:
 
 
 def map_incrementally(path: Path, choice: dict[str, Any], seed: int, views: int) -> list[Model]:
-    """Place photos one after another.
-
-    Source: Schonberger and Frahm, "Structure-from-motion revisited", CVPR 2016.
+    """Place photos one after another; photos of many lenses several times, of which the start that explains most is taken.
 
     Args:
         path: the database.
@@ -44,6 +56,45 @@ def map_incrementally(path: Path, choice: dict[str, Any], seed: int, views: int)
 
     Returns:
         Models of disjoint or overlapping groups of photos, the one with most photos first.
+    """
+    starts = STARTS if has_many_lenses(path) and views <= STARTS_UP_TO else 1
+    tried = []
+    for number in range(starts):
+        models = map_once(path, choice, seed + number, partial(_say_placed, views, number, starts))
+        if starts > 1 and models:
+            solve_robustly(models[0], [])  # before they are compared, for one wrong match can spoil a mapper's model
+        tried.append(models)
+    return max(tried, key=lambda models: (models[0].num_reg_images(), explained(models[0])) if models else (0, 0.0))
+
+
+def _say_placed(views: int, start: int, starts: int, placed: int) -> None:
+    placed = min(placed, views)
+    say(step="placing", fraction=(start + placed / views) / starts, placed=placed)
+
+
+def has_many_lenses(path: Path) -> bool:
+    """Whether more than half of the photos have a lens of their own that is to be found."""
+    known = known_cameras(path)
+    database = pycolmap.Database.open(path)
+    cameras = [image.camera_id for image in database.read_all_images()]
+    database.close()
+    own = [number for number in set(cameras) - known if cameras.count(number) == 1]
+    return 2 * len(own) > len(cameras)
+
+
+def explained(model: Model) -> float:
+    """How much a model explains: its observations, each counted the more the nearer it lies to its point."""
+    cost, count = robust_cost(model, ROBUST_PX)
+    return 0.5 * ROBUST_PX**2 * float(np.log1p((FIT_PX / ROBUST_PX) ** 2)) * count - cost
+
+
+def map_once(path: Path, choice: dict[str, Any], seed: int, tell: Callable[[int], None]) -> list[Model]:
+    """Place photos one after another.
+
+    Source: Schonberger and Frahm, "Structure-from-motion revisited", CVPR 2016.
+
+    Args:
+        tell: told how many photos are placed.
     """
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
@@ -60,8 +111,8 @@ def map_incrementally(path: Path, choice: dict[str, Any], seed: int, views: int)
     placed = [0]
 
     def one_more() -> None:
-        placed[0] = min(placed[0] + 1, views)
-        say(step="placing", fraction=placed[0] / views, placed=placed[0])
+        placed[0] += 1
+        tell(placed[0])
 
     output = path.with_name("models")
     output.mkdir(exist_ok=True)
@@ -102,28 +153,62 @@ def largest_first(models: dict[int, Model]) -> list[Model]:
     return sorted(usable, key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
 
 
+def leave_out_two_view_points(model: Model) -> None:
+    """Take points that only two photos see away where both photos are held by others.
+
+    They helped to place photos, but a wrong match of two photos fits some point nearly always, while a third photo contradicts
+    it; in the last adjustment the wrong ones bend the cameras.
+    """
+    held = dict.fromkeys(model.reg_image_ids(), 0)
+    for point in model.points3D.values():
+        if point.track.length() > 2:
+            for seen in point.track.elements:
+                held[seen.image_id] += 1
+    for number in list(model.point3D_ids()):
+        track = model.point3D(number).track
+        if track.length() == 2 and all(held[seen.image_id] >= HELD_BY for seen in track.elements):
+            model.delete_point3D(number)
+
+
 def adjust(model: Model) -> None:
     """Last bundle adjustment over everything, robust against matches that are still wrong.
 
-    Cameras with photos enough get a second distortion coefficient.
+    Cameras with photos enough get a second distortion coefficient, and a principal point as far as the matches prove it.
     """
     views = dict.fromkeys(model.cameras, 0)
     for i in model.reg_image_ids():
         views[model.image(i).camera_id] += 1
-    for number, camera in model.cameras.items():
-        if camera.model_name == MAPPING_MODEL and views[number] >= FINAL_MODEL_VIEWS:
-            params = np.append(camera.params, 0.0)
-            camera.model = pycolmap.CameraModelId.RADIAL
-            camera.params = params
+    rich = [n for n, camera in model.cameras.items() if camera.model_name == MAPPING_MODEL and views[n] >= FINAL_MODEL_VIEWS]
+    for number in rich:
+        camera = model.camera(number)
+        params = np.append(camera.params, 0.0)
+        camera.model = pycolmap.CameraModelId.RADIAL
+        camera.params = params
+
+    def solve(model: Model, free: bool) -> None:
+        solve_robustly(model, rich if free else [])
+
+    solve(model, False)
+    free_principal_points(model, rich, solve, ROBUST_PX)
+    model.update_point_3d_errors()
+
+
+def solve_robustly(model: Model, free: list[int]) -> None:
+    """Bundle adjustment with a loss that mistrusts large errors.
+
+    Args:
+        free: cameras whose principal points are found too; those of the others stay.
+    """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
+    options.refine_principal_point = bool(free)
     options.ceres.loss_function_type, options.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, ROBUST_PX
+    options.ceres.solver_options.function_tolerance = SETTLED
     config = pycolmap.BundleAdjustmentConfig()
     for i in model.reg_image_ids():
         config.add_image(i)
     for number, camera in model.cameras.items():
-        if camera.model_name == KNOWN_MODEL:
+        if camera.model_name == KNOWN_MODEL or (free and number not in free):
             config.set_constant_cam_intrinsics(number)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    model.update_point_3d_errors()

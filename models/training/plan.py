@@ -1,0 +1,165 @@
+"""What a stretch of training will see on this machine, measured on a few steps.
+
+Input: ``TrainConfig``, ``MatcherTraining`` or ``CameraTraining``. Output: ``StretchPlan``. Does not: write anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..camera_network import CameraNetwork
+from ..matcher import MatcherNetwork
+from ..mini import MiniNetwork
+from ..precision import to_channels_last
+from .camera_batches import CameraBatch
+from .camera_trainer import CameraTraining, held_out_batches, source_of
+from .camera_trainer import train_step as camera_step
+from .camera_trainer import validate as validate_cameras
+from .correspondences import PairBatch, PairSource
+from .matcher_trainer import MatcherTraining, pair_batches
+from .matcher_trainer import train_step as matcher_step
+from .matcher_trainer import validate as validate_matcher
+from .textures import load_textures
+from .trainer import Batch, TrainConfig, batches, train_step, validate
+from .trainer import held_out_batches as held_out_captures
+
+WARM_UP = 6
+"""Steps that are not timed: the first compile, and the worlds that wait by then are used up by the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StretchPlan:
+    """What a stretch of training will see on this machine, measured on a few steps."""
+
+    step_s: float
+    """Seconds of a step, worlds made beside it."""
+    steps: int
+    validations: int
+    worlds: int
+    photos: int
+    pixels: int
+    """Pixels of all photos."""
+    weights_bytes: int
+    """The averaged weights in half precision, which travel."""
+    checkpoint_bytes: int
+    """Weights, average and the optimiser's state, from which the same folder goes on."""
+
+
+def plan_stretch(config: TrainConfig, steps: int = 8) -> StretchPlan:
+    """Measure some steps of the depth network on this machine and foretell a whole stretch; nothing is written.
+
+    Args:
+        steps: steps to time, after some that warm up and use worlds made meanwhile.
+    """
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    textures = load_textures(config.textures) if config.textures else None
+    network = to_channels_last(MiniNetwork()).to(config.device)
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+
+    def step_of(batch: Batch, step: int) -> None:
+        train_step(network, average, optimizer, batch, step, freeze_norms=False, device=config.device)
+
+    source = batches(config, textures, config.seed + 1)
+    step_s, seen = timed(source, step_of, lambda batch: [capture.images for capture in batch.captures], steps)
+    held_out = held_out_captures(textures, 2)
+    began = time.perf_counter()
+    validate(average, held_out, config.device)
+    validation_s = (time.perf_counter() - began) / len(held_out) * max(1, config.validation_worlds // 2)
+    return foretold(config, step_s, seen, steps, config.captures, validation_s, network)
+
+
+def plan_matcher(config: MatcherTraining, steps: int = 8) -> StretchPlan:
+    """The same for the matcher."""
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    textures = load_textures(config.textures) if config.textures else None
+    network = to_channels_last(MatcherNetwork()).to(config.device)
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    others = torch.zeros(0, network.config.place_channels, device=config.device)
+
+    def step_of(batch: PairBatch, step: int) -> None:
+        matcher_step(network, average, optimizer, batch, others, step, device=config.device)
+
+    step_s, seen = timed(pair_batches(config, textures, config.seed + 1), step_of, lambda batch: [batch.images], steps)
+    held_out = [PairSource(textures, 1).make(2, views=3, size=(192, 256))]
+    began = time.perf_counter()
+    validate_matcher(average, held_out, config.device)
+    validation_s = (time.perf_counter() - began) * max(1, config.validation_worlds // 2)
+    return foretold(config, step_s, seen, steps, config.worlds, validation_s, network)
+
+
+def plan_cameras(config: CameraTraining, steps: int = 8) -> StretchPlan:
+    """The same for the camera network; worlds count as often as they are used."""
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    textures = load_textures(config.textures) if config.textures else None
+    network = to_channels_last(CameraNetwork()).to(config.device)
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    worlds = []
+
+    def step_of(batch: CameraBatch, step: int) -> None:
+        worlds.append(len(batch.images[0]))
+        camera_step(network, average, optimizer, batch, step, device=config.device)
+
+    def images(batch: CameraBatch) -> list[np.ndarray]:
+        return [one.flatten(0, 1).numpy() for one in batch.images]
+
+    step_s, seen = timed(source_of(config, textures, config.seed + 1), step_of, images, steps)
+    held_out = held_out_batches(config, textures, 1)
+    began = time.perf_counter()
+    validate_cameras(average, held_out, config.device)
+    validation_s = (time.perf_counter() - began) * config.validation_worlds
+    return foretold(config, step_s, seen, steps, round(float(np.mean(worlds[-steps:]))), validation_s, network)
+
+
+def timed(
+    source: Generator[Any, None, None], step_of: Callable[[Any, int], None], images: Callable[[Any], list[np.ndarray]], steps: int
+) -> tuple[float, tuple[int, int]]:
+    """Seconds of a step after warming up, and the photos and pixels that the timed steps saw."""
+    photos, pixels, began = 0, 0, 0.0
+    with contextlib.closing(source):
+        for step, batch in enumerate(source):
+            if step == WARM_UP:
+                began = time.perf_counter()
+            if step == steps + WARM_UP:
+                break
+            if step >= WARM_UP:
+                photos += sum(len(one) for one in images(batch))
+                pixels += sum(one[..., 0].size for one in images(batch))
+            step_of(batch, step)
+        return (time.perf_counter() - began) / steps, (photos, pixels)
+
+
+def foretold(
+    config: TrainConfig | MatcherTraining | CameraTraining,
+    step_s: float,
+    seen: tuple[int, int],
+    steps: int,
+    worlds: int,
+    validation_s: float,
+    network: torch.nn.Module,
+) -> StretchPlan:
+    """Stretch what was measured to the minutes asked for."""
+    validations = max(1, math.ceil(60 * config.minutes / config.validate_s))
+    count = max(0, int((60 * config.minutes - validations * validation_s) / step_s))
+    parameters = sum(value.numel() for value in network.state_dict().values())
+    return StretchPlan(
+        step_s=step_s,
+        steps=count,
+        validations=validations,
+        worlds=count * worlds,
+        photos=count * seen[0] // steps,
+        pixels=count * seen[1] // steps,
+        weights_bytes=2 * parameters,
+        checkpoint_bytes=16 * parameters,
+    )
