@@ -70,20 +70,23 @@ def _starting() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a child now; COLMAP cannot be asked politely in the middle of an adjustment."""
+    """End a child now; COLMAP cannot be asked politely in the middle of an adjustment.
+
+    Its stdout is left to the thread that reads it, which closes it at the end it comes to now.
+    """
     if process.poll() is None:
         process.kill()
     process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _listen(stream: IO[bytes], news: queue.Queue[dict[str, Any] | None]) -> None:
     """Pass a child's lines on, and None when it has nothing more to say."""
-    for line in stream:
-        if line.startswith(b"{"):
-            news.put(json.loads(line))
+    with stream:
+        for line in stream:
+            if line.startswith(b"{") and line.endswith(b"\n"):  # a killed child leaves half a line
+                news.put(json.loads(line))
     news.put(None)
 
 
