@@ -78,7 +78,9 @@ def test_a_moved_world_renders_the_same() -> None:
     rasterizer = load_rasterizer("cpu")
     still = rasterizer(scene, cameras, RasterOptions()).color
     moved = rasterizer(moved_gaussians(scene, move), moved_cameras(cameras, move), RasterOptions()).color
-    assert float((still - moved).abs().max()) < 2e-3  # float32 means, quats and SH, summed over many Gaussians
+    apart = (still - moved).abs()  # float32 means, quats and SH, summed over many Gaussians
+    assert float(apart.mean()) < 1e-4
+    assert float(apart.max()) < 2 / 255  # rounding takes a Gaussian over the least alpha that is drawn, 1/255
     assert float(still.std()) > 0.05
 
 
