@@ -45,7 +45,8 @@ def weights_digests(config: PipelineConfig, device: str) -> list[str]:
     from models.checkpoints import all_checkpoints
     from models.registry import best_installed, camera_models, shipped_weights
 
-    used = [f"head {shipped_weights()['head'].sha256}" if "head" in shipped_weights() else "no head"]
+    shipped = shipped_weights()
+    used = [f"{name} {shipped[name].sha256}" if name in shipped else f"no {name}" for name in ("head", "refiner")]
     model = resolve_model(config, device)
     if config.weights is not None and config.weights.is_file():
         used.append(f"{model} {digest_of(config.weights)}")

@@ -24,6 +24,9 @@ from recon.progress import Progress
 
 from .console import Quiet, answer, format_bytes, format_seconds, say, shown_progress
 
+MOST_ROUNDS = 100
+"""More rounds of refinement than this are a mistake: it is trained for a handful, and `--polish` goes on from there."""
+
 
 def reconstruct(
     photos: Path | str | Sequence[Path | str], out: Path | str | None = None, *, progress: Progress | None = None, **options: Any
@@ -83,8 +86,10 @@ def check_choices(config: PipelineConfig) -> None:
         if config.cameras != "auto":
             raise UserError(f"--matcher has no part in --cameras {config.cameras}.", "Leave it out, or give --cameras auto.")
         load_matcher(weights=config.matcher)
-    if config.refine != 0:
-        raise UserError(f"--refine {config.refine}: learned refinement is not part of this version.", "Leave it out, or give 0.")
+    if config.refine is not None and not 0 <= config.refine <= MOST_ROUNDS:
+        raise UserError(
+            f"--refine {config.refine}: wanted 0 to {MOST_ROUNDS} rounds.", "Leave it out for as many as suit, or give 0 for none."
+        )
     if not 0 <= config.polish < math.inf:
         raise UserError(f"--polish {config.polish:g}: wanted seconds.", "Give 0 for none, or for example 60.")
     if not 0 <= config.polishing.polish_sh <= 3:
@@ -136,7 +141,7 @@ def option_names(config: Any) -> list[str]:
 
 def build_tools() -> Tools:
     """Hand the pipeline the doors of the other rooms; each is opened when the run needs it."""
-    from models.registry import camera_models, load_camera_predictor, load_matcher, load_predictor, load_splat_head
+    from models.registry import camera_models, load_camera_predictor, load_matcher, load_predictor, load_splat_head, load_updater
     from render.rasterizer import load_rasterizer
     from render.trajectories import orbit
     from render.video import write_video
@@ -147,6 +152,7 @@ def build_tools() -> Tools:
         load_rasterizer=load_rasterizer,
         load_predictor=load_predictor,
         load_splat_head=load_splat_head,
+        load_updater=load_updater,
         orbit=orbit,
         write_video=write_video,
         load_camera_predictor=load_camera_predictor,

@@ -13,13 +13,18 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from models.registry import DepthPredictor, load_predictor, load_splat_head
 from models.training.camera_trainer import STEADY, CameraTraining, train_cameras
 from models.training.matcher_trainer import MatcherTraining, train_matcher
-from models.training.plan import StretchPlan, plan_cameras, plan_matcher, plan_stretch
+from models.training.plan import StretchPlan, plan_cameras, plan_matcher, plan_refiner, plan_stretch
+from models.training.refiner_trainer import RefinerTrainConfig, train_refiner
 from models.training.stretch import Stretch
 from models.training.trainer import TrainConfig
 from models.training.trainer import train as run_training
 from recon.errors import UserError
+from recon.fuse import SplatHead
+from recon.records import Rasterizer
+from render.rasterizer import load_rasterizer
 
 from .console import Quiet, format_bytes, say
 from .worlds import chosen_ingredients
@@ -29,8 +34,9 @@ from .worlds import chosen_ingredients
 class TrainArguments:
     """Train a network from scenes made on the fly. Stops after the given minutes; the same folder continues where it stopped."""
 
-    model: Annotated[Literal["mini", "matcher", "cameras"], tyro.conf.Positional]
-    """Which network: 'mini' estimates depth, 'matcher' finds what photos have in common, 'cameras' finds where they were taken."""
+    model: Annotated[Literal["mini", "refiner", "matcher", "cameras"], tyro.conf.Positional]
+    """Which network: 'mini' estimates depth, 'refiner' corrects Gaussians by what photos say, 'matcher' finds what photos have in
+    common, 'cameras' finds where they were taken."""
     config: TrainConfig
     plan: Quiet = False
     """Time some steps on this machine, say what a stretch of these minutes will see, and train nothing."""
@@ -60,6 +66,8 @@ def plan_of(model: str, given: TrainConfig) -> StretchPlan:
     """Foretell a stretch of a network."""
     if model == "mini":
         return plan_stretch(given)
+    if model == "refiner":
+        return plan_refiner(refiner_config(given), *refiner_tools())
     return plan_matcher(matcher_config(given)) if model == "matcher" else plan_cameras(camera_config(given))
 
 
@@ -67,12 +75,31 @@ def run_stretch_of(model: str, given: TrainConfig) -> Path:
     """Train a network; returns its weights."""
     if model == "mini":
         return run_training(given)
+    if model == "refiner":
+        return train_refiner(refiner_config(given), *refiner_tools())
     return train_matcher(matcher_config(given)) if model == "matcher" else train_cameras(camera_config(given))
 
 
 def matcher_config(given: TrainConfig) -> MatcherTraining:
     """The same choices for the matcher."""
     return MatcherTraining(**shared_choices(given, "a step of the matcher sees pairs of photos of two scenes"))
+
+
+def refiner_config(given: TrainConfig) -> RefinerTrainConfig:
+    """The same for the refiner, whose steps draw with the rasteriser of the CPU.
+
+    Raises:
+        UserError: another device was asked for.
+    """
+    if given.device != "cpu":
+        raise UserError(f"--device {given.device}: the refiner is trained on the CPU.", "Leave it out.")
+    choices = shared_choices(given, "a step of the refiner sees one world")
+    return replace(RefinerTrainConfig(**choices), learning_rate=2 * given.learning_rate)
+
+
+def refiner_tools() -> tuple[Rasterizer, DepthPredictor, SplatHead]:
+    """What makes the scenes that the refiner learns from, and draws them."""
+    return load_rasterizer("cpu"), load_predictor("mini"), load_splat_head()
 
 
 def camera_config(given: TrainConfig) -> CameraTraining:

@@ -35,6 +35,7 @@ from .matcher import MatcherConfig, MatcherNetwork
 from .mini import MiniConfig, MiniNetwork
 from .mini_predictor import MiniPredictor
 from .plane_sweep import PlaneSweepPredictor
+from .refiner import LearnedUpdater, RefinerConfig, RefinerNetwork
 
 __all__ = [
     "CameraPredictor",
@@ -45,6 +46,7 @@ __all__ = [
     "load_matcher",
     "load_predictor",
     "load_splat_head",
+    "load_updater",
     "require_camera_model",
     "require_model",
     "shipped_weights",
@@ -264,6 +266,30 @@ def load_splat_head(device: str = "cpu", weights: Path | None = None, random_see
     network = HeadNetwork(read_config(path, HeadConfig))
     fill(network, path)
     return LearnedSplatHead(network, device)
+
+
+def load_updater(device: str = "cpu", weights: Path | None = None, random_seed: int | None = None) -> LearnedUpdater | None:
+    """Make the network of learned refinement.
+
+    Args:
+        device: 'cpu' or 'cuda'.
+        weights: safetensors file to use instead of the shipped one; None uses the shipped one, and where none is shipped there is
+            no refinement.
+        random_seed: untrained network, which matches colours, from this seed; None loads trained weights.
+
+    Raises:
+        UserError: the weights are missing, damaged or of another network.
+    """
+    if random_seed is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(random_seed)
+            return LearnedUpdater(RefinerNetwork(), device)
+    if weights is None and "refiner" not in shipped_weights():
+        return None
+    path = weights or shipped_path("refiner")
+    network = RefinerNetwork(read_config(path, RefinerConfig))
+    fill(network, path)
+    return LearnedUpdater(network, device)
 
 
 def load_matcher(device: str = "cpu", weights: Path | None = None, random_seed: int | None = None) -> LearnedMatcher | None:

@@ -61,8 +61,10 @@ class PipelineConfig:
     """How photos and videos are taken in, and what is known about them."""
     fuse: FuseConfig = field(default_factory=FuseConfig)
     """How depth becomes one compact set of Gaussians."""
-    refine: int = 0
-    """Learned refinement steps. Only 0 so far."""
+    refine: int | None = None
+    """Rounds of learned refinement: draw the scene where the photos were taken, and let a small network correct every Gaussian by
+    what differs. None takes as many as it was trained for, but leaves Gaussians alone that a network made itself; 0 matches
+    colours and nothing else."""
     polish: float = 0.0
     """Seconds of optimisation through the rasteriser; 0 leaves it out."""
     polishing: PolishOptions = field(default_factory=PolishOptions)

@@ -9,6 +9,7 @@ OUT folder written in one piece. Does not: know how networks or rasterisers work
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +35,13 @@ from .planning.estimate import fill_actual, kept_within, plan_run, remember
 from .planning.memory import FRUGAL_CACHE_BYTES
 from .polishing.choices import PolishConfig, first_count
 from .polishing.stage import run_polish, zoom_others, zoomed
+from .polishing.targets import Targets
 from .posed import PosedViews
 from .progress import Progress
 from .quality.report import build_report
 from .quality.score import ViewScore, score_views, summarize
 from .records import Prediction, Rasterizer, Scene
+from .refining import refine
 from .resume.keys import stage_keys
 from .resume.out_format import finished_report
 from .resume.store import open_store
@@ -48,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 MATCHING_VIEWS = 4
 """Neighbours against which a view's depth is swept."""
+TARGET_CACHE_BYTES = 256 << 20
+"""Prepared photos that refinement holds; others are prepared again each round."""
 SCORE_SIDE = 640
 """Long side at which held-out photos are scored."""
 
@@ -65,8 +70,8 @@ def run_pipeline(
         CannotReconstruct: the photos do not allow it; says why and what would help.
         UserError: an argument cannot be used.
     """
-    if config.refine != 0:
-        raise UserError(f"--refine {config.refine} is not available yet.", "Leave it at 0.")
+    if config.refine is not None and config.refine < 0:
+        raise UserError(f"--refine {config.refine}: wanted a number of rounds.", "Give 0 for none, or leave it out.")
     if config.capture.scale_from is not None:
         KnownDistance.parse(config.capture.scale_from)
     if out is not None:
@@ -266,14 +271,40 @@ def make_gaussians(
         if prediction.gaussians is not None:
             made, most = prediction.gaussians, config.fuse.max_gaussians
             ledger.choices["gaussians"] = {"source": "network", "made": len(made)}
-            return Fused(gaussians=made if most is None else strongest(made, most), shell_count=0)
+            fused = Fused(gaussians=made if most is None else strongest(made, most), shell_count=0)
+            return fit_to_photos(fused, posed, config, tools, rasterizer, device, ledger, progress) if config.refine else fused
         head = tools.load_splat_head(device=device)
         fused = fuse(posed, prediction, head, config.fuse, progress, device=device)
-        if config.fuse.recolor_steps:
-            matched = recolor(fused.gaussians, posed, rasterizer, steps=config.fuse.recolor_steps, progress=progress)
-            fused = replace(fused, gaussians=matched)
+        fused = fit_to_photos(fused, posed, config, tools, rasterizer, device, ledger, progress)
         progress.update("gaussians", 1.0)
         return fused
+
+
+def fit_to_photos(
+    fused: Fused,
+    posed: PosedViews,
+    config: PipelineConfig,
+    tools: Tools,
+    rasterizer: Rasterizer,
+    device: str,
+    ledger: Ledger,
+    progress: Progress,
+) -> Fused:
+    """Refine a scene by what the photos say about it, or match its colours where refinement is not wanted or not there."""
+    updater = tools.load_updater(device=device) if config.refine != 0 else None
+    if updater is not None:
+        targets = Targets(posed, device, FRUGAL_CACHE_BYTES if config.fuse.frugal else TARGET_CACHE_BYTES)
+        rounds = updater.rounds if config.refine is None else config.refine
+        refined, errors = refine(fused.gaussians, targets, rasterizer, updater, rounds=rounds, progress=progress)
+        psnr = [round(-10 * math.log10(max(error, 1e-10)), 2) for error in errors]
+        ledger.choices["refinement"] = {"rounds": rounds, "input_psnr_before_each": psnr}
+        return replace(fused, gaussians=refined)
+    if config.refine:
+        raise UserError(f"--refine {config.refine}: no weights for refinement are here.", "Reinstall recon, or leave it out.")
+    if config.fuse.recolor_steps:
+        matched = recolor(fused.gaussians, posed, rasterizer, steps=config.fuse.recolor_steps, progress=progress)
+        return replace(fused, gaussians=matched)
+    return fused
 
 
 def polish_gaussians(

@@ -367,4 +367,3 @@ class Rasterizer(Protocol):
 
 
 Predictor = Callable[[Views], Prediction]
-Updater = Callable[[Gaussians, Any], Gaussians]

@@ -21,6 +21,7 @@ from .fuse import SplatHead
 from .posed import PosedViews
 from .progress import Progress
 from .records import Prediction, Rasterizer, Scene, Views
+from .refining import Updater
 
 DepthPredictor = Callable[[PosedViews, tuple[tuple[int, ...], ...], torch.Tensor, Progress], Prediction]
 """(posed photos, neighbours per view, near and far per view, progress) -> depth with confidence."""
@@ -35,6 +36,8 @@ class Tools:
     """(name, device=, weights=, random_seed=) -> predictor."""
     load_splat_head: Callable[..., SplatHead]
     """(device=, weights=, random_seed=) -> head."""
+    load_updater: Callable[..., Updater | None]
+    """(device=, weights=) -> network of learned refinement, or None where there is none."""
     orbit: Callable[..., Any]
     """(cameras, frames=) -> cameras around the scene."""
     write_video: Callable[..., None]

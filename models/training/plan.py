@@ -1,6 +1,6 @@
 """What a stretch of training will see on this machine, measured on a few steps.
 
-Input: ``TrainConfig``, ``MatcherTraining`` or ``CameraTraining``. Output: ``StretchPlan``. Does not: write anything.
+Input: the config of a trainer. Output: ``StretchPlan``. Does not: write anything.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from recon.fuse import SplatHead
+from recon.records import Rasterizer
+
 from ..camera_network import CameraNetwork
 from ..matcher import MatcherNetwork
 from ..mini import MiniNetwork
 from ..precision import to_channels_last
+from ..refiner import RefinerConfig, RefinerNetwork
 from .camera_batches import CameraBatch
 from .camera_trainer import CameraTraining, held_out_batches, source_of
 from .camera_trainer import train_step as camera_step
@@ -28,9 +33,14 @@ from .correspondences import PairBatch, PairSource
 from .matcher_trainer import MatcherTraining, pair_batches
 from .matcher_trainer import train_step as matcher_step
 from .matcher_trainer import validate as validate_matcher
+from .refiner_trainer import Lesson, RefinerTrainConfig, lessons, make_lesson
+from .refiner_trainer import take_step as refiner_step
+from .refiner_trainer import validate as validate_refiner
+from .stretch import Stretch
 from .textures import load_textures
 from .trainer import Batch, TrainConfig, batches, train_step, validate
 from .trainer import held_out_batches as held_out_captures
+from .worlds import Worlds
 
 WARM_UP = 6
 """Steps that are not timed: the first compile, and the worlds that wait by then are used up by the next."""
@@ -122,6 +132,34 @@ def plan_cameras(config: CameraTraining, steps: int = 8) -> StretchPlan:
     return foretold(config, step_s, seen, steps, round(float(np.mean(worlds[-steps:]))), validation_s, network)
 
 
+def plan_refiner(config: RefinerTrainConfig, rasterizer: Rasterizer, predictor, head: SplatHead, steps: int = 8) -> StretchPlan:
+    """The same for the refiner; worlds count as often as they are used.
+
+    Args:
+        rasterizer, predictor, head: as the trainer takes them.
+    """
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    textures = load_textures(config.textures) if config.textures else None
+    network = RefinerNetwork(RefinerConfig(rounds=config.rounds[1], context=config.context))
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    rng = np.random.default_rng(config.seed)
+    source = lessons(partial(make_lesson, Worlds(textures, config.seed + 1), predictor, head), rng)
+
+    def step_of(item: Lesson, step: int) -> None:
+        refiner_step(item, average, optimizer, step, 0.0, network=network, rasterizer=rasterizer, rounds=config.rounds, rng=rng)
+
+    def images(item: Lesson) -> list[np.ndarray]:
+        return [torch.stack([item.everything.image(i) for i in range(len(item.everything))]).numpy()]
+
+    step_s, seen = timed(source, step_of, images, steps)
+    kept = [next(lessons(partial(make_lesson, Worlds(textures, config.seed + 2), predictor, head), rng))]
+    began = time.perf_counter()
+    validate_refiner(average, kept, rasterizer)
+    validation_s = (time.perf_counter() - began) * config.validation_worlds
+    return foretold(config, step_s, seen, steps, 1, validation_s, network)
+
+
 def timed(
     source: Generator[Any, None, None], step_of: Callable[[Any, int], None], images: Callable[[Any], list[np.ndarray]], steps: int
 ) -> tuple[float, tuple[int, int]]:
@@ -141,7 +179,7 @@ def timed(
 
 
 def foretold(
-    config: TrainConfig | MatcherTraining | CameraTraining,
+    config: Stretch,
     step_s: float,
     seen: tuple[int, int],
     steps: int,
