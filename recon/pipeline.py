@@ -41,7 +41,7 @@ from .progress import Progress
 from .quality.report import build_report
 from .quality.score import ViewScore, score_views, summarize
 from .records import Prediction, Rasterizer, Scene
-from .refining import refine
+from .refining import refine, with_degree
 from .resume.keys import stage_keys
 from .resume.out_format import finished_report
 from .resume.store import open_store
@@ -295,7 +295,8 @@ def fit_to_photos(
     if updater is not None:
         targets = Targets(posed, device, FRUGAL_CACHE_BYTES if config.fuse.frugal else TARGET_CACHE_BYTES)
         rounds = updater.rounds if config.refine is None else config.refine
-        refined, errors = refine(fused.gaussians, targets, rasterizer, updater, rounds=rounds, progress=progress)
+        start = with_degree(fused.gaussians, config.refine_sh)
+        refined, errors = refine(start, targets, rasterizer, updater, rounds=rounds, progress=progress)
         psnr = [round(-10 * math.log10(max(error, 1e-10)), 2) for error in errors]
         ledger.choices["refinement"] = {"rounds": rounds, "input_psnr_before_each": psnr}
         return replace(fused, gaussians=refined)

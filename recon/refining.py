@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -225,6 +225,12 @@ def pixel_spacing(gaussians: Gaussians, targets: Targets) -> Float[Tensor, " N"]
     cameras = targets.posed.cameras.to(gaussians.means.device)
     distances = torch.cdist(gaussians.means.float(), cameras.T_world_cam[:, :3, 3].float())
     return (distances / cameras.K[:, 0, 0].float()).amin(1)
+
+
+def with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
+    """Make room for SH up to a degree; nothing is cut."""
+    missing = (degree + 1) ** 2 - gaussians.sh.shape[1]
+    return gaussians if missing <= 0 else replace(gaussians, sh=torch.nn.functional.pad(gaussians.sh, (0, 0, 0, missing)))
 
 
 def views_of_round(number: int, photos: int) -> list[int] | None:

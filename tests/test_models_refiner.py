@@ -13,13 +13,13 @@ from models.head import HeadNetwork, LearnedSplatHead
 from models.refiner import LearnedUpdater, RefinerConfig, RefinerNetwork, near_mean
 from models.registry import load_predictor, load_splat_head, load_updater, shipped_weights
 from models.training import refiner_trainer
-from models.training.refiner_trainer import RefinerTrainConfig, make_lesson, psnr_of, train_refiner, with_sheen
+from models.training.refiner_trainer import RefinerTrainConfig, make_lesson, psnr_of, train_refiner
 from models.training.worlds import Worlds
 from recon.errors import UserError
 from recon.fusing.recolor import recolor
 from recon.progress import Progress
 from recon.records import Gaussians
-from recon.refining import Feedback, gather_feedback, pixel_spacing, refine
+from recon.refining import Feedback, gather_feedback, pixel_spacing, refine, with_degree
 from render.rasterizer import load_rasterizer
 
 
@@ -144,7 +144,7 @@ def test_a_few_steps_on_one_scene_teach_it_that_scene(monkeypatch, sheen):
     torch.manual_seed(0)
     lesson, rasterizer = small_lesson(monkeypatch), load_rasterizer("cpu")
     if sheen:
-        lesson = replace(lesson, gaussians=with_sheen(lesson.gaussians))
+        lesson = replace(lesson, gaussians=with_degree(lesson.gaussians, 1))
     monkeypatch.setattr(refiner_trainer, "SHEEN", 0.0)
     network = RefinerNetwork(RefinerConfig(rounds=3))
     network.typical.copy_(refiner_trainer.measure_typical([lesson], rasterizer))

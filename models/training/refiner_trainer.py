@@ -10,7 +10,7 @@ their error back through all rounds. What drawing says about a Gaussian is taken
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from recon.polishing.targets import Targets
 from recon.posed import PosedViews
 from recon.progress import Progress
 from recon.records import Gaussians, Rasterizer, RasterOptions
-from recon.refining import COLUMNS, apply_update, gather_feedback, pixel_spacing, refine
+from recon.refining import COLUMNS, apply_update, gather_feedback, pixel_spacing, refine, with_degree
 
 from ..refiner import GROUPS, LearnedUpdater, RefinerConfig, RefinerNetwork
 from .head_trainer import capture_to_posed, color_loss, predict_capture
@@ -120,18 +120,13 @@ def measure_typical(items: list[Lesson], rasterizer: Rasterizer) -> Tensor:
     """Median strength of each kind of slope over the Gaussians of some scenes: what the network takes as 1."""
     slopes = []
     for item in items:
-        feedback = gather_feedback(with_sheen(item.gaussians), item.targets, rasterizer)
+        feedback = gather_feedback(with_degree(item.gaussians, 1), item.targets, rasterizer)
         slopes.append(feedback.slope[feedback.weight > 1].abs())
     middle = torch.cat(slopes).median(0).values
     typical = torch.ones(COLUMNS)
     for a, b in GROUPS:
         typical[a:b] = middle[a:b].mean().clamp_min(1e-6)
     return typical
-
-
-def with_sheen(gaussians: Gaussians) -> Gaussians:
-    """Make room for SH degree 1."""
-    return replace(gaussians, sh=torch.nn.functional.pad(gaussians.sh[:, :1], (0, 0, 0, 3)))
 
 
 def view_loss(gaussians: Gaussians, item: Lesson, shown: list[int], rasterizer: Rasterizer) -> Tensor:
@@ -155,7 +150,7 @@ def take_step(
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Go some rounds over one scene and update the network."""
-    gaussians, state = with_sheen(item.gaussians) if rng.random() < SHEEN else item.gaussians, None
+    gaussians, state = with_degree(item.gaussians, 1) if rng.random() < SHEEN else item.gaussians, None
     spacing = pixel_spacing(gaussians, item.targets)
     count = len(item.inputs)
     total, weights, losses = torch.zeros(()), 0.0, []
@@ -197,7 +192,9 @@ def validate(average: RefinerNetwork, items: list[Lesson], rasterizer: Rasterize
         matched.append(psnr_of(colored, item, rasterizer))
         done, _ = refine(item.gaussians, item.targets, rasterizer, updater, rounds=updater.rounds, progress=Progress())
         after.append(psnr_of(done, item, rasterizer))
-        done, _ = refine(with_sheen(item.gaussians), item.targets, rasterizer, updater, rounds=updater.rounds, progress=Progress())
+        done, _ = refine(
+            with_degree(item.gaussians, 1), item.targets, rasterizer, updater, rounds=updater.rounds, progress=Progress()
+        )
         sheen.append(psnr_of(done, item, rasterizer))
     average.train()
     means = {"fused": before, "colours_matched": matched, "refined": after, "refined_sh1": sheen}

@@ -51,7 +51,7 @@ def stage_keys(views: Views, config: PipelineConfig, identity: str, device: str)
         config.takes_own_gaussians, config.capture.scale_from,
     )  # fmt: skip
     depth = key_of(cameras, config.model, config.long_side)
-    gaussians = key_of(depth, dataclasses.asdict(config.fuse), config.refine, config.polish)
+    gaussians = key_of(depth, dataclasses.asdict(config.fuse), config.refine, config.refine_sh, config.polish)
     polish = key_of(gaussians, dataclasses.asdict(config.polishing))
     result = key_of(polish, config.video, config.keep_gps, config.capture.masks, config.capture.intrinsics)
     return StageKeys(cameras=cameras, depth=depth, gaussians=gaussians, polish=polish, result=result)

@@ -53,7 +53,7 @@ def score_set(name: str, options: argparse.Namespace) -> list[dict]:
     config = PipelineConfig(holdout=Holdout(every=options.holdout), fuse=FuseConfig(max_gaussians=options.max_gaussians))
     tools, progress, ledger = build_tools(), Progress(), Ledger()
     rasterizer = tools.load_rasterizer("cpu")
-    capture, _ = prepare_capture(data_root() / name / "images", config, ledger, progress)
+    capture, _ = prepare_capture(data_root() / name / "images", config, tools, "cpu", ledger, progress)
     rows = []
     for source in options.depth:
         model = "mini" if source == "random" else source

@@ -1,0 +1,275 @@
+"""What the built-in model makes of real photos, beside what it replaces, on the same cameras.
+
+Cameras are found once per set and kept in --work, so that only the networks are judged: at most 16 evenly spread photos,
+`--holdout 4`, no polish. A variant is a depth source and what follows it:
+
+    first       the first shipped depth weights, colours matched (the skeleton's model); needs --first FILE
+    matched     the shipped depth network, colours matched
+    shipped     the shipped depth network and refinement: what `recon run` does
+    sh1         the same with colours of SH degree 1
+    sweep       the classical plane sweep, colours matched; sweep-refined: the same, refined
+    random      the depth network with random weights, refined
+    1-view, 2-views   every photo matched with one or two neighbours instead of four
+    coarse      without the finer stage of the cost volume
+    32-planes   with half of the depth planes
+    rule        refinement by its rule, before training
+    noise       cameras turned by 0.2 degrees and moved by 0.2% of the distance at random
+
+    git show f94df19:weights/mini.safetensors > first.safetensors
+    python tests/benchmarks/bench_model.py --work /tmp/model --first first.safetensors
+    python tests/benchmarks/bench_model.py --work /tmp/model --first first.safetensors --counts 20000 50000 200000
+    python tests/benchmarks/bench_model.py --work /tmp/model --points
+    python tests/benchmarks/bench_model.py --time 4 8 16 32 64
+
+Photo sets are found through RECON_EVAL_DATA, else ../shared. Results are kept in --work and printed as tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "benchmarks")]
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: waiting threads must not take a core
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from bench_pipeline import data_root  # noqa: E402
+
+from app.run import build_tools  # noqa: E402
+from models.mini import MiniNetwork, MiniOutput  # noqa: E402
+from models.mini_predictor import MiniPredictor  # noqa: E402
+from recon.config import Holdout, PipelineConfig  # noqa: E402
+from recon.depth_range import choose_depth_range  # noqa: E402
+from recon.fuse import FuseConfig  # noqa: E402
+from recon.neighbours import choose_neighbours  # noqa: E402
+from recon.pipeline import find_cameras, look_at_photos, make_gaussians, place_photos, predict_depth  # noqa: E402
+from recon.posed import PosedViews  # noqa: E402
+from recon.progress import Progress  # noqa: E402
+from recon.quality.score import score_views, summarize  # noqa: E402
+from recon.records import Prediction  # noqa: E402
+from recon.run_records import Capture, Ledger, Tools  # noqa: E402
+
+SETS = (
+    "fox", "castle_p30", "lund_door", "canyon_drone", "eyeful_kitchen",
+    "fountain_p11", "mother_child", "redkitchen", "monstree", "llff_fern",
+)  # fmt: skip
+"""The ten sets that polishing is judged on."""
+VARIANTS = ("first", "matched", "shipped", "sweep")
+DEVICE = "cpu"
+
+
+def spread(paths: list[Path], most: int) -> list[Path]:
+    """Evenly spread photos, first and last included."""
+    return paths if len(paths) <= most else [paths[round(i * (len(paths) - 1) / (most - 1))] for i in range(most)]
+
+
+def capture_of(name: str, tools: Tools, options: argparse.Namespace) -> Capture:
+    """Photos of a set with cameras, which are found once."""
+    config = PipelineConfig(holdout=Holdout(every=4), resume=False)
+    folder = data_root() / name / "images"
+    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    ledger, kept = Ledger(), options.work / f"{name}.cameras"
+    found = look_at_photos(spread(photos, options.photos), config, ledger, Progress())
+    if not kept.exists():
+        torch.manual_seed(0)
+        kept.write_bytes(pickle.dumps(find_cameras(found.views, config, tools, DEVICE, ledger, Progress())))
+    return place_photos(found, pickle.loads(kept.read_bytes()), config, ledger)
+
+
+def depth_of(variant: str, name: str, posed: PosedViews, tools: Tools, options: argparse.Namespace) -> Prediction:
+    """Depth of a variant; kept beside the cameras."""
+    source = {"matched": "shipped", "sh1": "shipped", "rule": "shipped", "sweep-refined": "sweep"}.get(variant, variant)
+    kept = options.work / f"{name}.{source}.depth"
+    cameras = posed.cameras.resized([(w + 1) // 2 for w in posed.cameras.width], [(h + 1) // 2 for h in posed.cameras.height])
+    if kept.exists():
+        depth, confidence = torch.load(kept)
+        return Prediction(cameras=cameras, depth=depth, confidence=confidence)
+    config = PipelineConfig(model="plane-sweep" if source == "sweep" else "mini")
+    if source == "first":
+        config = replace(config, weights=options.first)
+    if source in ("1-view", "2-views", "coarse", "32-planes", "random"):
+        prediction = odd_depth(source, posed, tools)
+    else:
+        prediction = predict_depth(posed, config, tools, DEVICE, Ledger(), Progress())
+    torch.save((prediction.depth, prediction.confidence), kept)
+    return prediction
+
+
+def odd_depth(source: str, posed: PosedViews, tools: Tools) -> Prediction:
+    """Depth of the network with something taken away."""
+    predictor: Any = tools.load_predictor("mini", device=DEVICE, weights=None, random_seed=0 if source == "random" else None)
+    if source == "32-planes":
+        network = MiniNetwork(replace(predictor.network.config, planes=32))
+        network.load_state_dict(predictor.network.state_dict())
+        predictor = MiniPredictor(network, DEVICE)
+    if source == "coarse":
+        predictor.network.register_forward_hook(only_coarse)
+    neighbours = choose_neighbours(posed, count={"1-view": 1, "2-views": 2}.get(source, 4))
+    return predictor(posed, neighbours, choose_depth_range(posed), Progress())
+
+
+def only_coarse(network: MiniNetwork, given: Any, answer: MiniOutput) -> MiniOutput:
+    """Answer with what the coarse stage found."""
+    return replace(answer, position=torch.nn.functional.interpolate(answer.guess[:, None], scale_factor=2, mode="bilinear")[:, 0])
+
+
+def shaken(posed: PosedViews, seed: int = 0) -> PosedViews:
+    """Cameras turned by about 0.2 degrees and moved by about 0.2% of the median distance between cameras."""
+    rng = np.random.default_rng(seed)
+    T = posed.cameras.T_world_cam.clone()
+    centres = posed.cameras.centers_world
+    step = 0.002 * float(torch.cdist(centres, centres).median())
+    for i in range(len(posed)):
+        x, y, z = np.deg2rad(0.2) * rng.normal(size=3)
+        turn = torch.tensor([[1, -z, y], [z, 1, -x], [-y, x, 1]], dtype=T.dtype)
+        u, _, v = torch.linalg.svd(turn)
+        T[i, :3, :3] = T[i, :3, :3] @ (u @ v)
+        T[i, :3, 3] += step * torch.from_numpy(rng.normal(size=3)).to(T.dtype)
+    return replace(posed, cameras=replace(posed.cameras, T_world_cam=T))
+
+
+def run_variant(
+    variant: str, name: str, capture: Capture, tools: Tools, options: argparse.Namespace, count: int | None = None
+) -> dict[str, float]:
+    """Score one variant on one set."""
+    posed = shaken(capture.inputs) if variant == "noise" else capture.inputs
+    prediction = depth_of(variant, name, posed, tools, options)
+    matched = variant in ("first", "matched", "sweep")
+    config = PipelineConfig(
+        fuse=FuseConfig(max_gaussians=count), refine=0 if matched else options.rounds, refine_sh=1 if variant == "sh1" else 0
+    )
+    if variant == "rule":
+        tools = replace(tools, load_updater=partial(tools.load_updater, random_seed=0))
+    rasterizer, began = tools.load_rasterizer(DEVICE), time.perf_counter()
+    fused = make_gaussians(posed, prediction, config, tools, rasterizer, DEVICE, Ledger(), Progress())
+    seconds = time.perf_counter() - began
+    quality = summarize(score_views(fused, capture.held_out, capture.lost_held_out, rasterizer))
+    return {"psnr": quality["psnr_mean"], "ssim": quality["ssim_mean"], "count": len(fused.gaussians), "seconds": seconds}
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print PSNR / SSIM of every variant on every set, for each number of Gaussians."""
+    tools, kept = build_tools(), options.work / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    for count in options.counts or [None]:
+        columns: dict[str, list] = {variant: [] for variant in options.variants}
+        print(f"\n| set{f', {count:,} Gaussians' if count else ''} | " + " | ".join(options.variants) + " |")
+        print("|---" * (len(options.variants) + 1) + "|", flush=True)
+        for name in options.sets:
+            capture = None
+            for variant in options.variants:
+                key = f"{name} {variant} {count} {options.rounds}"
+                if key not in results:
+                    capture = capture or capture_of(name, tools, options)
+                    results[key] = run_variant(variant, name, capture, tools, options, count)
+                    kept.write_text(json.dumps(results, indent=1))
+                columns[variant].append(results[key])
+            last = [columns[variant][-1] for variant in options.variants]
+            print(f"| {name} | " + " | ".join(f"{r['psnr']:.2f} / {r['ssim']:.3f}" for r in last) + " |", flush=True)
+        means = [[np.mean([r[what] for r in columns[v]]) for what in ("psnr", "ssim")] for v in options.variants]
+        print("| mean | " + " | ".join(f"{psnr:.2f} / {ssim:.3f}" for psnr, ssim in means) + " |", flush=True)
+
+
+def against_points(options: argparse.Namespace) -> None:
+    """Print how far the network's depth lies from the points of structure from motion."""
+    tools = build_tools()
+    print("| set | points | median error % | within 5% | confident (> 0.5) | of these: median %, within 5% |")
+    print("|---|---|---|---|---|---|")
+    for name in options.sets:
+        capture = capture_of(name, tools, options)
+        prediction = depth_of("shipped", name, capture.inputs, tools, options)
+        names = capture.views.names
+        errors, sure = [], []
+        for i, photo in enumerate(capture.inputs.names):
+            seen = capture.solved.visibility[names.index(photo)]
+            T = prediction.cameras.T_cam_world[i]
+            points = capture.solved.points_world[seen].to(T.dtype) @ T[:3, :3].T + T[:3, 3]
+            pixels = points @ prediction.cameras.K[i].to(T.dtype).T
+            x, y = (pixels[:, 0] / pixels[:, 2]).floor().long(), (pixels[:, 1] / pixels[:, 2]).floor().long()
+            height, width = prediction.depth[i].shape
+            inside = (points[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
+            depth, confidence = prediction.depth[i][y[inside], x[inside]], prediction.confidence[i][y[inside], x[inside]]
+            errors.append((depth / points[inside, 2] - 1).abs())
+            sure.append(confidence > 0.5)
+        error, certain = 100 * torch.cat(errors), torch.cat(sure)
+        near, share = 100 * (error < 5).float().mean(), 100 * certain.float().mean()
+        best = f"{error[certain].median():.2f}, {100 * (error[certain] < 5).float().mean():.0f}%"
+        print(f"| {name} | {len(error):,} | {error.median():.2f} | {near:.0f}% | {share:.0f}% | {best} |", flush=True)
+
+
+def time_views(views: int) -> dict[str, float]:
+    """Time depth, fusing and refinement of a made capture of 640x480; the process is thrown away afterwards."""
+    from models.training.head_trainer import capture_to_posed
+    from models.training.worlds import WorldConfig, Worlds
+
+    capture = Worlds(None, 5, WorldConfig()).capture(views, 480, 640)
+    posed = capture_to_posed(capture, range(views))
+    tools, config, ranges = build_tools(), PipelineConfig(), torch.from_numpy(capture.depth_range).float()
+    rasterizer, predictor = tools.load_rasterizer(DEVICE), tools.load_predictor("mini", device=DEVICE, weights=None)
+    neighbours = choose_neighbours(posed, count=4)
+    few = capture_to_posed(capture, range(2))
+    warm = predictor(few, ((1,), (0,)), ranges[:2], Progress())  # what is compiled and loaded once
+    make_gaussians(few, warm, replace(config, refine=1), tools, rasterizer, DEVICE, Ledger(), Progress())
+    began = time.perf_counter()
+    prediction = predictor(posed, neighbours, ranges, Progress())
+    depth_s = time.perf_counter() - began
+    began = time.perf_counter()
+    plain = replace(config, refine=0, fuse=FuseConfig(recolor_steps=0))
+    make_gaussians(posed, prediction, plain, tools, rasterizer, DEVICE, Ledger(), Progress())
+    fuse_s = time.perf_counter() - began
+    began = time.perf_counter()
+    make_gaussians(posed, prediction, config, tools, rasterizer, DEVICE, Ledger(), Progress())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"depth": depth_s, "fuse": fuse_s, "refine": time.perf_counter() - began - fuse_s, "peak_gb": peak / 1e9}
+
+
+def print_times(options: argparse.Namespace) -> None:
+    """Print the times, each number of photos in a process of its own."""
+    print("| photos of 640x480 | depth s | fusing s | refinement s | all s | a photo s | peak GB |")
+    print("|---|---|---|---|---|---|---|")
+    for views in options.time:
+        command = [sys.executable, __file__, "--time-one", str(views)]
+        row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        parts = [row["depth"], row["fuse"], row["refine"]]
+        numbers = [f"{number:.1f}" for number in (*parts, sum(parts))]
+        print(f"| {views} | {' | '.join(numbers)} | {sum(parts) / views:.2f} | {row['peak_gb']:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/bench_model"))
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--first", type=Path, default=None)
+    parser.add_argument("--counts", nargs="+", type=int, default=None)
+    parser.add_argument("--photos", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--points", action="store_true")
+    parser.add_argument("--time", nargs="+", type=int, default=None)
+    parser.add_argument("--time-one", type=int, default=None)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.time_one:
+        print(json.dumps(time_views(options.time_one)))
+    elif options.time:
+        print_times(options)
+    elif options.points:
+        against_points(options)
+    else:
+        compare(options)
+
+
+if __name__ == "__main__":
+    main()
