@@ -65,8 +65,8 @@ class PipelineConfig:
     """Rounds of learned refinement: draw the scene where the photos were taken, and let a small network correct every Gaussian by
     what differs. None takes as many as it was trained for, but leaves Gaussians alone that a network made itself; 0 matches
     colours and nothing else."""
-    refine_sh: Literal[0, 1] = 0
-    """Degree of view-dependent colour that refinement finds; with 1 the viewer draws on the server."""
+    refine_sh: Literal[0, 1] = 1
+    """SH degree of the colours that refinement finds; with 0 the browser's part of the viewer shows all there is."""
     polish: float = 0.0
     """Seconds of optimisation through the rasteriser; 0 leaves it out."""
     polishing: PolishOptions = field(default_factory=PolishOptions)

@@ -137,7 +137,7 @@ def test_a_fault_of_ours_keeps_its_traceback(pipeline, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["--refine=-1", "--refine 1000", "--polish -1", "--long-side 8", "--max-gaussians 3"],
+    ["--refine -1", "--refine 1000", "--polish -1", "--long-side 8", "--max-gaussians 3"],
     ids=["refine", "rounds", "polish", "side", "budget"],
 )
 def test_what_cannot_be_done_is_refused_before_work_begins(pipeline, capsys: pytest.CaptureFixture, words: str) -> None:

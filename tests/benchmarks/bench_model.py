@@ -6,7 +6,7 @@ Cameras are found once per set and kept in --work, so that only the networks are
     first       the first shipped depth weights, colours matched (the skeleton's model); needs --first FILE
     matched     the shipped depth network, colours matched
     shipped     the shipped depth network and refinement: what `recon run` does
-    sh1         the same with colours of SH degree 1
+    sh0         the same with colours of SH degree 0
     sweep       the classical plane sweep, colours matched; sweep-refined: the same, refined
     random      the depth network with random weights, refined
     1-view, 2-views   every photo matched with one or two neighbours instead of four
@@ -18,6 +18,7 @@ Cameras are found once per set and kept in --work, so that only the networks are
     git show f94df19:weights/mini.safetensors > first.safetensors
     python tests/benchmarks/bench_model.py --work /tmp/model --first first.safetensors
     python tests/benchmarks/bench_model.py --work /tmp/model --first first.safetensors --counts 20000 50000 200000
+    python tests/benchmarks/bench_model.py --work /tmp/model --first first.safetensors --variants first shipped --polish 10
     python tests/benchmarks/bench_model.py --work /tmp/model --points
     python tests/benchmarks/bench_model.py --time 4 8 16 32 64
 
@@ -54,7 +55,7 @@ from recon.config import Holdout, PipelineConfig  # noqa: E402
 from recon.depth_range import choose_depth_range  # noqa: E402
 from recon.fuse import FuseConfig  # noqa: E402
 from recon.neighbours import choose_neighbours  # noqa: E402
-from recon.pipeline import find_cameras, look_at_photos, make_gaussians, place_photos, predict_depth  # noqa: E402
+from recon.pipeline import find_cameras, look_at_photos, make_gaussians, place_photos, polish_gaussians, predict_depth  # noqa: E402
 from recon.posed import PosedViews  # noqa: E402
 from recon.progress import Progress  # noqa: E402
 from recon.quality.score import score_views, summarize  # noqa: E402
@@ -90,7 +91,7 @@ def capture_of(name: str, tools: Tools, options: argparse.Namespace) -> Capture:
 
 def depth_of(variant: str, name: str, posed: PosedViews, tools: Tools, options: argparse.Namespace) -> Prediction:
     """Depth of a variant; kept beside the cameras."""
-    source = {"matched": "shipped", "sh1": "shipped", "rule": "shipped", "sweep-refined": "sweep"}.get(variant, variant)
+    source = {"matched": "shipped", "sh0": "shipped", "rule": "shipped", "sweep-refined": "sweep"}.get(variant, variant)
     kept = options.work / f"{name}.{source}.depth"
     cameras = posed.cameras.resized([(w + 1) // 2 for w in posed.cameras.width], [(h + 1) // 2 for h in posed.cameras.height])
     if kept.exists():
@@ -148,14 +149,20 @@ def run_variant(
     prediction = depth_of(variant, name, posed, tools, options)
     matched = variant in ("first", "matched", "sweep")
     config = PipelineConfig(
-        fuse=FuseConfig(max_gaussians=count), refine=0 if matched else options.rounds, refine_sh=1 if variant == "sh1" else 0
+        fuse=FuseConfig(max_gaussians=count), refine=0 if matched else options.rounds, refine_sh=0 if variant == "sh0" else 1
     )
     if variant == "rule":
         tools = replace(tools, load_updater=partial(tools.load_updater, random_seed=0))
-    rasterizer, began = tools.load_rasterizer(DEVICE), time.perf_counter()
-    fused = make_gaussians(posed, prediction, config, tools, rasterizer, DEVICE, Ledger(), Progress())
+    rasterizer, began, held_out = tools.load_rasterizer(DEVICE), time.perf_counter(), capture.held_out
+    if options.polish:
+        ledger = Ledger(choices={"cameras": {"source": "sfm"}})
+        config = replace(config, polish=options.polish, holdout=Holdout(every=4))
+        fused, after, _ = polish_gaussians(capture, prediction, config, tools, rasterizer, DEVICE, ledger, Progress())
+        held_out = after.held_out
+    else:
+        fused = make_gaussians(posed, prediction, config, tools, rasterizer, DEVICE, Ledger(), Progress())
     seconds = time.perf_counter() - began
-    quality = summarize(score_views(fused, capture.held_out, capture.lost_held_out, rasterizer))
+    quality = summarize(score_views(fused, held_out, capture.lost_held_out, rasterizer))
     return {"psnr": quality["psnr_mean"], "ssim": quality["ssim_mean"], "count": len(fused.gaussians), "seconds": seconds}
 
 
@@ -170,7 +177,7 @@ def compare(options: argparse.Namespace) -> None:
         for name in options.sets:
             capture = None
             for variant in options.variants:
-                key = f"{name} {variant} {count} {options.rounds}"
+                key = f"{name} {variant} {count} {options.rounds} {options.polish:g}"
                 if key not in results:
                     capture = capture or capture_of(name, tools, options)
                     results[key] = run_variant(variant, name, capture, tools, options, count)
@@ -256,6 +263,7 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=None)
     parser.add_argument("--photos", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--polish", type=float, default=0.0, help="seconds of polish that follow")
     parser.add_argument("--points", action="store_true")
     parser.add_argument("--time", nargs="+", type=int, default=None)
     parser.add_argument("--time-one", type=int, default=None)
