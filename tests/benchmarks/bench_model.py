@@ -51,6 +51,7 @@ from bench_pipeline import data_root  # noqa: E402
 from app.run import build_tools  # noqa: E402
 from models.mini import MiniNetwork, MiniOutput  # noqa: E402
 from models.mini_predictor import MiniPredictor  # noqa: E402
+from models.registry import shipped_weights  # noqa: E402
 from recon.config import Holdout, PipelineConfig  # noqa: E402
 from recon.depth_range import choose_depth_range  # noqa: E402
 from recon.fuse import FuseConfig  # noqa: E402
@@ -170,6 +171,9 @@ def compare(options: argparse.Namespace) -> None:
     """Print PSNR / SSIM of every variant on every set, for each number of Gaussians."""
     tools, kept = build_tools(), options.work / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
+    weights = "-".join(
+        shipped_weights()[model].sha256[:8] for model in ("mini", "head", "refiner")
+    )  # results of others are not these
     for count in options.counts or [None]:
         columns: dict[str, list] = {variant: [] for variant in options.variants}
         print(f"\n| set{f', {count:,} Gaussians' if count else ''} | " + " | ".join(options.variants) + " |")
@@ -177,7 +181,7 @@ def compare(options: argparse.Namespace) -> None:
         for name in options.sets:
             capture = None
             for variant in options.variants:
-                key = f"{name} {variant} {count} {options.rounds} {options.polish:g}"
+                key = f"{name} {variant} {count} {options.rounds} {options.polish:g} {weights}"
                 if key not in results:
                     capture = capture or capture_of(name, tools, options)
                     results[key] = run_variant(variant, name, capture, tools, options, count)
