@@ -27,7 +27,7 @@ def _rows_of(word, splats, row, height):
     """First tile row, number of tile rows and first column of a splat."""
     if word != LARGE:
         return unpack_head(word)
-    low, high = pixel_interval(splats[row, MEAN_Y], splats[row, EXTENT_Y], 0, height - 1)
+    low, high = pixel_interval(float(splats[row, MEAN_Y]), float(splats[row, EXTENT_Y]), 0, height - 1)
     return low // TILE, high // TILE - low // TILE + 1, 0
 
 
@@ -39,12 +39,12 @@ def _columns_of(word, splats, row, index, first_row, first_column, width):
     first, last = tile_columns(
         first_row + index,
         width,
-        splats[row, MEAN_X],
-        splats[row, MEAN_Y],
-        splats[row, SKEW],
-        splats[row, TIP_Y],
-        splats[row, WIDTH2],
-        splats[row, NARROW],
+        float(splats[row, MEAN_X]),
+        float(splats[row, MEAN_Y]),
+        float(splats[row, SKEW]),
+        float(splats[row, TIP_Y]),
+        float(splats[row, WIDTH2]),
+        float(splats[row, NARROW]),
     )
     return first, last + 1
 

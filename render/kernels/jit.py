@@ -64,6 +64,11 @@ def inlined(function: Callable) -> Any:
     return _cached(numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FLAGS, forceinline=True)(function))
 
 
+def exact(function: Callable) -> Any:
+    """The same for arithmetic that must come out alike wherever it is inlined: nothing in it is fused or reordered."""
+    return _cached(numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function))
+
+
 def parallel(function: Callable) -> Any:
     """Compile a launcher: a ``prange`` over parts that calls serial kernels. Kept small, since parallel compilation is slow."""
     return _cached(numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)(function))

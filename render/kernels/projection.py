@@ -113,6 +113,12 @@ def blurred_determinant(xx, yy, det):
 
 
 @inlined
+def _stored(value):
+    """What is left of a number in a splat's row, which is single precision."""
+    return float(np.float32(value))
+
+
+@inlined
 def tile_word(width, height, mean_x, mean_y, extent_x, extent_y, skew, tip_y, width2, narrow):
     """Packed tiles of a splat (see ``tiles``) and how many there are; 0 hits when it reaches no pixel centre."""
     top, bottom = pixel_interval(mean_y, extent_y, 0, height - 1)
@@ -183,7 +189,18 @@ def _project_part(begin, end, means, quats, scales, opacities, sh, sh_count, cam
         if finite - finite != 0.0 or max(width2, extent_x, extent_y, abs(mean_x), abs(mean_y)) > LARGEST_PX:
             dropped += 1
             continue
-        word, hits = tile_word(int(width), int(height), mean_x, mean_y, extent_x, extent_y, skew, tip_y, width2, narrow)
+        word, hits = tile_word(
+            int(width),
+            int(height),
+            _stored(mean_x),
+            _stored(mean_y),
+            _stored(extent_x),
+            _stored(extent_y),
+            _stored(skew),
+            _stored(tip_y),
+            _stored(width2),
+            _stored(narrow),
+        )
         if hits == 0:
             continue
         at = begin + kept

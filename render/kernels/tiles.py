@@ -4,7 +4,9 @@ Input: the ellipse where a splat's alpha falls to 1/255. Output: tile rows and, 
 The test is exact up to the hull of the pixel centres of a tile row: the x interval of the ellipse within the row is solved.
 
 A word holds up to three tile rows: first row (12 bits), number of rows (2), first column (12), and per row the offset of its
-first column (6) and its number of columns (6). Larger splats carry -1 and are solved again where they are walked.
+first column (6) and its number of columns (6). Larger splats carry -1 and are solved again where they are walked. Every walk must
+find the same tiles, since places are handed out by the count of the first: what is given here are double precision numbers that
+hold what splats store, single precision, and the arithmetic is exact.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import math
 
 from ..constants import TILE
-from .jit import inlined
+from .jit import exact, inlined
 
 SLACK_PX = 0.01
 """Added to every extent, so that float32 rounding never loses a pixel."""
@@ -22,7 +24,7 @@ MAX_ROWS = 3
 _FIELD = 64
 
 
-@inlined
+@exact
 def pixel_interval(mean, extent, first, last):
     """First and last pixel whose centre lies within the extent, cut to [first, last]; empty when first > last."""
     low = max(float(first), math.ceil(mean - extent - 0.5 - SLACK_PX))
@@ -30,7 +32,7 @@ def pixel_interval(mean, extent, first, last):
     return int(low), int(high)
 
 
-@inlined
+@exact
 def tile_columns(tile_row, width, mean_x, mean_y, skew, tip_y, width2, narrow):
     """First and last tile column that the ellipse reaches in a tile row; empty when first > last.
 
