@@ -33,7 +33,7 @@ from .neighbours import choose_neighbours
 from .outputs import check_writable, write_outputs
 from .planning.estimate import fill_actual, kept_within, plan_run, remember
 from .planning.memory import FRUGAL_CACHE_BYTES
-from .polishing.choices import PolishConfig, first_count
+from .polishing.choices import PolishConfig
 from .polishing.stage import run_polish, zoom_others, zoomed
 from .polishing.targets import Targets
 from .posed import PosedViews
@@ -318,18 +318,16 @@ def polish_gaussians(
     ledger: Ledger,
     progress: Progress,
 ) -> tuple[Fused, Capture, list[ViewScore]]:
-    """Make a smaller scene, polish it under guard, and carry corrected cameras over.
+    """Make the scene, polish it under guard, and carry corrected cameras over.
 
     Returns:
         The scene, the capture with its cameras as corrected, and the scores of held-out photos before.
     """
-    few = replace(config.fuse, max_gaussians=min(first_count(config.polish), config.fuse.max_gaussians or default_budget(device)))
-
     if prediction.gaussians is not None:
         ledger.warnings.append("Polishing starts from the network's depth; the Gaussians it made itself are not used.")
 
     def make(posed: PosedViews, depth: Prediction) -> Fused:
-        made = make_gaussians(posed, depth, replace(config, fuse=few), tools, rasterizer, device, ledger, progress)
+        made = make_gaussians(posed, depth, config, tools, rasterizer, device, ledger, progress)
         progress.offer("scene", Scene(gaussians=made.gaussians, cameras=posed.cameras))
         return made
 

@@ -49,14 +49,6 @@ MOST_GAUSSIANS = 60_000
 """Most Gaussians of a polish when nobody names a number."""
 MORE_WITH_FEW = 0.3
 """Share of Gaussians more where photos are few."""
-FEWEST_FIRST, MOST_FIRST = 6_000, 16_000
-"""A long polish starts with few Gaussians: large ones find their place while photos are small, and detail comes where errors
-stay. A short one has no time for that and starts with more."""
-
-
-def first_count(seconds: float) -> int:
-    """Gaussians to start a polish of so many seconds with, on two cores."""
-    return round(min(MOST_FIRST, max(FEWEST_FIRST, 19_000 - 450 * seconds)))
 
 
 def default_count(seconds: float, few: float = 0.0) -> int:

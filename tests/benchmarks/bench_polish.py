@@ -38,20 +38,21 @@ from plain_baseline import PlainOptimisation  # noqa: E402
 
 from recon.depth_range import choose_depth_range  # noqa: E402
 from recon.fuse import FuseConfig, Fused, fuse  # noqa: E402
-from recon.fusing.recolor import recolor  # noqa: E402
 from recon.lens import undistort  # noqa: E402
 from recon.neighbours import choose_neighbours  # noqa: E402
 from recon.photos import decode_photo, working_size  # noqa: E402
 from recon.polishing.cameras import rotate  # noqa: E402
-from recon.polishing.choices import PolishConfig, first_count  # noqa: E402
+from recon.polishing.choices import PolishConfig  # noqa: E402
 from recon.polishing.guard import choose_guards, polish_guarded  # noqa: E402
 from recon.polishing.polish import Job  # noqa: E402
 from recon.polishing.stage import select_prediction  # noqa: E402
+from recon.polishing.targets import Targets  # noqa: E402
 from recon.posed import PosedViews  # noqa: E402
 from recon.progress import Progress  # noqa: E402
 from recon.quality.align import AlignConfig, align_cameras  # noqa: E402
 from recon.quality.score import as_8bit, psnr, ssim  # noqa: E402
 from recon.records import Cameras, Gaussians, Prediction, Rasterizer  # noqa: E402
+from recon.refining import refine, with_degree  # noqa: E402
 
 SETS = (
     "fox", "llff_fern", "fountain_p11", "castle_p30", "lund_door", "monstree", "redkitchen", "mother_child", "canyon_drone",
@@ -140,13 +141,17 @@ def run_ours(name: str, options: argparse.Namespace, rasterizer: Rasterizer, met
     timer = timer_of(options)
     began = timer()
     prediction, head = feed_forward(small, options)
-    config = FuseConfig(max_gaussians=first_count(options.seconds))
+    from models.registry import load_updater
+
+    config, updater = FuseConfig(), load_updater()
+    assert updater is not None
 
     def start(indices: Sequence[int]) -> Fused:
         some = small.select(indices)
         fused = fuse(some, select_prediction(prediction, indices), head, config, Progress())
-        colored = recolor(fused.gaussians, some, rasterizer, steps=2, progress=Progress())
-        return Fused(gaussians=colored, shell_count=fused.shell_count)
+        ready = with_degree(fused.gaussians, 1)
+        refined, _ = refine(ready, Targets(some), rasterizer, updater, rounds=updater.rounds, progress=Progress())
+        return Fused(gaussians=refined, shell_count=fused.shell_count)
 
     depth_s = timer() - began
     row: dict = {"set": name, "photos": len(train), "method": method, "depth_s": round(depth_s, 1), "scores": {}}
