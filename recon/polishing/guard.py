@@ -34,6 +34,8 @@ TOLERANCE_DB = 0.02
 FALLEN_DB = 3.0
 """What one guard photo may lose on the way, while steps are large, before that is a verdict; n of them may lose this over the
 root of n. Single photos of sparse captures change by that much by luck."""
+REGAINED_IN_S = 40.0
+"""Seconds in which a polish regains such a fall, on two cores; a shorter one may lose less, in proportion."""
 Start = Callable[[Sequence[int]], Fused]
 """Photos (indices) -> the scene that the stages before would have made of them alone."""
 
@@ -140,7 +142,7 @@ def _with_guards(
     scene = start(others)
     before = guard_psnr(scene.gaussians, posed, guards, rasterizer)
     job = begin(scene.gaussians, posed, seconds, config, rasterizer, views=others, far_count=scene.shell_count, **details)
-    least = before - FALLEN_DB / math.sqrt(len(guards))
+    least = before - FALLEN_DB * min(1.0, seconds / REGAINED_IN_S) / math.sqrt(len(guards))
     best, best_psnr, kept_at = finish(job), before, 0.0
     after, partial = before, False
     for share in JUDGED_AT:
