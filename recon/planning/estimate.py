@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..records import Views
+from ..refining import MOST_PHOTOS
 from .history import Experience, learn, load_experience
 from .memory import memory_needed, resident_bytes
 from .probe import Machine, measure
@@ -34,8 +35,10 @@ READ_S = 0.06
 """Photos: per 10^6 stored pixels, decoding and looking."""
 DEPTH_S = {"mini": 2.0, "plane-sweep": 14.0}
 """Depth: per 10^6 working pixels."""
-GAUSSIANS_S = 4.5
-"""Gaussians: per 10^6 working pixels, colour matching included."""
+FUSING_S, PASS_S = 2.8, 0.43
+"""Gaussians: per 10^6 working pixels, fusing, and each pass of refinement or colour matching over the photos it looks at."""
+ROUNDS = 8
+"""Passes of refinement when nobody names a number."""
 SCORE_S = 0.35
 """Per held-out photo."""
 WRITE_S, VIDEO_S = 1.5, 11.0
@@ -106,10 +109,17 @@ def variant(stage: str, config: PipelineConfig, model: str, device: str) -> str:
     detail = {
         "cameras": source_of_cameras(config),
         "depth": model,
-        "gaussians": f"{config.fuse.recolor_steps}",
+        "gaussians": f"{passes(config)}",
         "write": str(config.video),
     }
     return f"{stage}|{detail.get(stage, '')}|{device}"
+
+
+def passes(config: PipelineConfig) -> int:
+    """How often photos are drawn to fit the Gaussians to them."""
+    if config.refine == 0:
+        return config.fuse.recolor_steps
+    return ROUNDS if config.refine is None else config.refine
 
 
 def source_of_cameras(config: PipelineConfig) -> str:
@@ -129,7 +139,9 @@ def work_seconds(views: Views, config: PipelineConfig, model: str, machine: Mach
     networks = machine.conv_s / REFERENCE.conv_s * REFERENCE.cores / min(machine.cores, 8)
     cameras = all_threads * (FEATURE_S * count * feature_mpx / FEATURE_MPX + PAIR_S * pairs) + one * PLACE_S * count
     depth = DEPTH_S.get(model)
-    gaussians = all_threads * GAUSSIANS_S * working_mpx * (CHUNKED_SLOWER if chunked else 1.0)
+    looked_at = min(1.0, MOST_PHOTOS / max(1, len(inputs))) if config.refine != 0 else 1.0
+    passes_mpx = passes(config) * looked_at * working_mpx
+    gaussians = all_threads * (FUSING_S * working_mpx + PASS_S * passes_mpx) * (CHUNKED_SLOWER if chunked else 1.0)
     seconds: dict[str, float | None] = {
         "photos": all_threads * READ_S * sum(view.original_width * view.original_height for view in views) / 1e6,
         "cameras": cameras if source_of_cameras(config) != "file" else READ_CAMERAS_S * one,
