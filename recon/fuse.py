@@ -69,7 +69,7 @@ class FuseConfig:
     shell_radius: float = 3.0
     """Radius of the shell over the farthest depth."""
     recolor_steps: int = 4
-    """Passes of colour matching through the rasteriser; 0 leaves the photo's block means."""
+    """Passes of colour matching through the rasteriser where nothing is refined (--refine 0); 0 leaves the photo's block means."""
     frugal: bool = False
     """Hold block sums of one photo at a time instead of all: much less memory, the same scene, a little slower. --max-memory turns
     it on when it has to."""

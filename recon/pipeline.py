@@ -266,7 +266,7 @@ def make_gaussians(
     ledger: Ledger,
     progress: Progress,
 ) -> Fused:
-    """Take the Gaussians a network made; else fuse the depth maps and match the colours."""
+    """Take the Gaussians a network made; else fuse the depth maps and fit what comes out to the photos."""
     with ledger.stage("gaussians"):
         if prediction.gaussians is not None:
             made, most = prediction.gaussians, config.fuse.max_gaussians
