@@ -13,6 +13,7 @@ from models.head import HeadNetwork, LearnedSplatHead
 from models.refiner import LearnedUpdater, RefinerConfig, RefinerNetwork, near_mean
 from models.registry import load_predictor, load_splat_head, load_updater, shipped_weights
 from models.training import refiner_trainer
+from models.training.plan import plan_refiner
 from models.training.refiner_trainer import RefinerTrainConfig, make_lesson, psnr_of, train_refiner
 from models.training.worlds import Worlds
 from recon.errors import UserError
@@ -182,6 +183,17 @@ def test_training_runs_resumes_and_its_weights_load(monkeypatch, tmp_path):
     other.write_bytes(b"no weights")
     with pytest.raises(UserError, match="Cannot read weights"):
         load_updater(weights=other)
+
+
+def test_a_plan_foretells_its_steps(monkeypatch, tmp_path):
+    """Twice the minutes hold about twice the steps; nothing is written."""
+    monkeypatch.setattr(refiner_trainer, "SIZES", ((48, 64),))
+    monkeypatch.setattr(refiner_trainer, "POOL", 4)
+    config = RefinerTrainConfig(out=tmp_path / "none", minutes=5, rounds=(2, 2), context=4, validation_worlds=1)
+    plan = plan_refiner(config, load_rasterizer("cpu"), None, LearnedSplatHead(HeadNetwork()), steps=2)
+    assert plan.steps == pytest.approx((300 - plan.validations) / plan.step_s, rel=0.2)
+    assert plan.photos >= plan.steps * (4 + refiner_trainer.TARGET_VIEWS)
+    assert not config.out.exists()
 
 
 @pytest.mark.skipif("refiner" not in shipped_weights(), reason="no refiner is shipped")
