@@ -27,7 +27,7 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/created
 
 # Reconstruct the shipped sample and say where to look.
 demo: $(VENV)/installed
-	@$(BIN)/recon run data/sample -o $(OUT) --polish 20
+	@$(BIN)/recon run data/sample -o $(OUT)
 	@echo
 	@echo "Look at $(OUT)/preview.png and $(OUT)/orbit.mp4, then walk round the scene with:"
 	@echo "    $(BIN)/recon view $(OUT)"

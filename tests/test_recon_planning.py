@@ -104,3 +104,15 @@ def test_the_machine_is_measured():
     assert machine.cores >= 1
     assert 0 < machine.sift_s < 1e3
     assert 0 < machine.conv_s < 1e3
+
+
+def test_a_polish_took_the_scenes_it_began_with():
+    plan = {
+        "seconds": {"depth": {"estimated": 4.0, "actual": None}, "polish": {"estimated": 30.0, "actual": None}},
+        "total_s": {"estimated": 34.0, "actual": None},
+        "memory_bytes": {"estimated": 1, "actual": None},
+    }
+    report = {"plan": plan, "seconds": {"depth": 5.0, "gaussians": 12.0, "polish": 20.0}}
+    estimate.fill_actual(report)
+    assert plan["seconds"]["polish"]["actual"] == 32.0
+    assert plan["total_s"]["actual"] == 37.0

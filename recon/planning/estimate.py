@@ -9,7 +9,7 @@ what earlier runs on this machine really took corrects both (``planning.history`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -92,12 +92,19 @@ class Plan:
         }
 
 
+def as_planned(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of stages as estimates count them: a polish holds the scenes it begins with."""
+    if "polish" not in seconds:
+        return dict(seconds)
+    return {**seconds, "polish": seconds["polish"] + seconds.get("gaussians", 0.0)}
+
+
 def fill_actual(report: dict) -> None:
     """Put what a run took beside what was expected; stages found in the cache count as they took when they ran."""
     plan = report.get("plan")
     if plan is None:
         return
-    seconds = {**(report.get("cached_s") or {}), **report["seconds"]}
+    seconds = as_planned({**(report.get("cached_s") or {}), **report["seconds"]})
     for name, pair in plan["seconds"].items():
         pair["actual"] = seconds.get(name)
     plan["total_s"]["actual"] = sum(seconds.get(name, 0.0) for name in plan["seconds"])
@@ -232,5 +239,6 @@ def remember(
     """
     chosen = model or config.model
     counted = work_seconds(views, config, chosen, plan.machine, chunked=plan.chunked)
-    took = {name: actual_s[name] for name in counted if name in actual_s and name in ran}
+    seconds = as_planned(actual_s)
+    took = {name: seconds[name] for name in counted if name in seconds and name in ran}
     learn(counted, took, {name: variant(name, config, chosen, device) for name in counted}, plan.machine)
