@@ -33,7 +33,7 @@ from .neighbours import choose_neighbours
 from .outputs import check_writable, write_outputs
 from .planning.estimate import fill_actual, kept_within, plan_run, remember
 from .planning.memory import FRUGAL_CACHE_BYTES
-from .polishing.choices import PolishConfig
+from .polishing.choices import PolishConfig, for_refined
 from .polishing.stage import run_polish, zoom_others, zoomed
 from .polishing.targets import Targets
 from .posed import PosedViews
@@ -332,6 +332,8 @@ def polish_gaussians(
         return made
 
     polishing = PolishConfig(options=config.polishing, max_gaussians=config.fuse.max_gaussians or default_budget(device))
+    if config.refine != 0 and tools.load_updater(device=device) is not None:
+        polishing = for_refined(polishing, config.polish)
     with ledger.stage("polish"):
         done = run_polish(
             capture.inputs, prediction, make, config.polish, polishing, rasterizer, progress,

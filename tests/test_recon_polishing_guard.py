@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polish_capture as capture
 import pytest
 import torch
 
 from recon.fuse import Fused
-from recon.polishing.choices import PolishConfig, PolishOptions
+from recon.polishing.choices import LONG_S, PolishConfig, PolishOptions, for_refined
 from recon.polishing.guard import as_fused, choose_guards, gentle, polish_guarded
 from recon.polishing.stage import zoom_others, zoomed
 from recon.progress import Progress
@@ -168,3 +170,51 @@ def test_held_out_photos_share_the_focal_length_only_when_all_do():
     cameras = capture.cameras_on_arc(2)
     assert float(zoom_others(cameras, torch.tensor([1.02, 1.02])).K[0, 0, 0]) == pytest.approx(53.0 * 1.02)
     assert torch.equal(zoom_others(cameras, torch.tensor([1.02, 1.0])).K, cameras.K)
+
+
+def test_a_refined_scene_is_not_pulled_back_to_older_depth_and_a_longer_polish_leaves_out_more():
+    config = PolishConfig()
+    short, long, longer = (for_refined(config, seconds) for seconds in (10.0, LONG_S, 10 * LONG_S))
+    assert config.depth_prior > 0
+    assert short.depth_prior == long.depth_prior == 0
+    assert short.drop == pytest.approx(config.drop * 10.0 / LONG_S)
+    assert long.drop == longer.drop == config.drop
+    assert short.schedule.means_px < config.schedule.means_px
+    assert short.options == config.options
+    assert short.start_again
+    assert not long.start_again
+
+
+def test_a_short_polish_starts_again_with_the_scene_of_all_photos_once_guards_have_judged():
+    posed = capture_of(9)
+    asked: list[list[int]] = []
+    seen: list[set[int]] = []
+
+    def start(indices):
+        asked.append(list(indices))
+        return Fused(gaussians=capture.worn(capture.true_scene()), shell_count=0)
+
+    result = polish_guarded(
+        start, posed, 0.4, replace(CONFIG, start_again=True), capture.rasterizer(), Progress(),
+        timer=capture.CountingTimer(), cameras_known=True, observe=lambda job: seen.append(set(job.views)),
+    )  # fmt: skip
+    (verdict,) = result.verdicts
+    assert verdict.kept, verdict.note
+    assert verdict.psnr_after > verdict.psnr_before
+    assert asked == [[0, 1, 2, 3, 5, 6, 7, 8], list(range(9))]
+    assert 4 not in seen[0]
+    assert seen[-1] == set(range(9))
+    assert result.polished is not None
+
+
+def test_a_short_polish_that_harms_is_undone_and_keeps_the_scene_of_all_photos():
+    posed = capture_of(9)
+    noise = torch.rand(9, capture.HEIGHT, capture.WIDTH, 3, generator=torch.Generator().manual_seed(0))
+    images = torch.stack([posed.image(i) if i == 4 else noise[i] for i in range(9)])
+    given = Fused(gaussians=capture.true_scene(), shell_count=0)
+    result = polish_guarded(
+        lambda indices: given, capture.posed_photos(images, posed.cameras), 0.4, replace(CONFIG, start_again=True),
+        capture.rasterizer(), Progress(), timer=capture.CountingTimer(), cameras_known=True,
+    )  # fmt: skip
+    assert not result.verdicts[0].kept
+    assert torch.equal(result.fused.gaussians.means, given.gaussians.means)

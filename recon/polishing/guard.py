@@ -27,8 +27,9 @@ GUARD_EVERY = 8
 JUDGED_AT = (0.15, 0.3)
 """Shares of the time at which guard photos are looked at; at the last one they join the others. Later would cost more than it
 tells: places that guard photos alone show must be built like all others."""
-PROBE_SHARE = 0.06
-"""With few photos: share of the seconds for each probe of one half (a second setting is probed where the first does not help)."""
+PROBE_SHARE, PROBE_S, MOST_PROBE_SHARE = 0.06, 1.5, 0.2
+"""With few photos: share of the seconds for each probe of one half (a second setting is probed where the first does not help);
+seconds that a probe wants to tell anything; most that a short polish gives for it, as a share."""
 TOLERANCE_DB = 0.02
 """A stage is kept when guard photos do not lose more than this."""
 FALLEN_DB = 3.0
@@ -112,7 +113,8 @@ def polish_guarded(
     """Polish a scene and keep the result only where photos that had no part in it agree.
 
     From eight photos on, guard photos are left out until ``JUDGED_AT`` ends, judge the scene on the way, and join for the
-    rest. With fewer, two halves of the photos judge each other on short probes; the setting that helps is run on all photos.
+    rest; ``config.start_again`` starts again with the scene of all photos instead. With fewer, two halves of the photos judge
+    each other on short probes; the setting that helps is run on all photos.
 
     Args:
         start: makes the scene to begin with from some of the photos.
@@ -150,10 +152,12 @@ def _with_guards(
         after = _judged(job, guards)
         if after >= best_psnr - TOLERANCE_DB:
             best, best_psnr, kept_at = finish(job, partial=partial), after, job.clock.share
-        if partial or after < least:
+        if partial or after < least or (kept_at and config.start_again):
             break
+    if kept_at and config.start_again and not partial:
+        return _on_all(start, posed, (1 - kept_at) * seconds, config, rasterizer, details, observe, (before, best_psnr))
     unseen = best_psnr if kept_at else after
-    if not partial and after >= least:
+    if not partial and after >= least and not config.start_again:
         unseen = after
         job.use_views(range(len(posed)))
         partial = run_until(job, 1.0, observe)
@@ -174,6 +178,28 @@ def _with_guards(
     if not kept_at:
         return Guarded(fused=start(range(len(posed))), start=scene, polished=None, verdicts=(verdict,), partial=partial)
     return Guarded(fused=as_fused(best), start=scene, polished=best, verdicts=(verdict,), partial=partial)
+
+
+def _on_all(
+    start: Start,
+    posed: PosedViews,
+    seconds: float,
+    config: PolishConfig,
+    rasterizer: Rasterizer,
+    details: dict,
+    observe: Callable[[Job], None] | None,
+    guard_psnrs: tuple[float, float],
+) -> Guarded:
+    """Polish the scene of all photos, after guard photos saw the one made without them gain."""
+    before, after = guard_psnrs
+    whole = start(range(len(posed)))
+    job = begin(whole.gaussians, posed, seconds, config, rasterizer, far_count=whole.shell_count, **details)
+    partial = run_until(job, 1.0, observe)
+    result = finish(job, partial=partial)
+    note = f"guard photos went from {before:.2f} to {after:.2f} dB, then the scene of all photos was polished"
+    guards = tuple(posed.names[i] for i in choose_guards(len(posed)))
+    verdict = Verdict(stage="polish", psnr_before=before, psnr_after=after, kept=True, guards=guards, note=note)
+    return Guarded(fused=as_fused(result), start=whole, polished=result, verdicts=(verdict,), partial=partial)
 
 
 def as_fused(polished: Polished) -> Fused:
@@ -219,12 +245,13 @@ def _with_halves(
     making = timer() - began
     sides = list(zip(halves, halves[::-1], scenes, strict=True))
     base = sum(guard_psnr(scene.gaussians, posed, judge, rasterizer) for _, judge, scene in sides) / 2
+    probe_s = min(MOST_PROBE_SHARE * seconds, max(PROBE_SHARE * seconds, PROBE_S))
     chosen, best, found = None, -math.inf, []
     for name, setting in (("full", config), ("gentle", gentle(config))):
         value = 0.0
         for use, judge, scene in sides:
             job = begin(
-                scene.gaussians, posed, PROBE_SHARE * seconds, setting, rasterizer, views=use, far_count=scene.shell_count,
+                scene.gaussians, posed, probe_s, setting, rasterizer, views=use, far_count=scene.shell_count,
                 **details,
             )  # fmt: skip
             if run_until(job, 1.0):
