@@ -152,12 +152,13 @@ def _with_guards(
         after = _judged(job, guards)
         if after >= best_psnr - TOLERANCE_DB:
             best, best_psnr, kept_at = finish(job, partial=partial), after, job.clock.share
-        if partial or after < least or (kept_at and config.start_again):
+        early = config.start_again and share < JUDGED_AT[-1]  # a short polish has hardly moved by then
+        if partial or (after < least and not early) or (kept_at and config.start_again):
             break
     if kept_at and config.start_again and not partial:
         return _on_all(start, posed, (1 - kept_at) * seconds, config, rasterizer, details, observe, (before, best_psnr))
     unseen = best_psnr if kept_at else after
-    if not partial and after >= least and not config.start_again:
+    if not partial and after >= least:
         unseen = after
         job.use_views(range(len(posed)))
         partial = run_until(job, 1.0, observe)
