@@ -65,9 +65,9 @@ class WorldConfig:
     """Standard deviation of what a lens's correction left over, pixels at the corners; in half of the photographic captures."""
 
 
-NO_SHARES = ("photographic", "camera_noise_px", "roll", "distance", "stride", "off_centre", "stretch", "cells")
-INGREDIENTS = tuple(field.name for field in fields(WorldConfig) if field.name not in NO_SHARES)
-"""Fields that an ablation may set to 0."""
+NOT_LEFT_OUT = ("stride", "stretch", "cells")
+INGREDIENTS = tuple(field.name for field in fields(WorldConfig) if field.name not in NOT_LEFT_OUT)
+"""Fields that an ablation may set to nothing."""
 
 
 def without(names: Iterable[str], config: WorldConfig | None = None) -> WorldConfig:
@@ -80,4 +80,5 @@ def without(names: Iterable[str], config: WorldConfig | None = None) -> WorldCon
     unknown = [name for name in names if name not in INGREDIENTS]
     if unknown:
         raise ValueError(f"worlds without {', '.join(unknown)}: wanted names among {', '.join(INGREDIENTS)}")
-    return replace(config or WorldConfig(), **dict.fromkeys(names, 0.0))
+    config = config or WorldConfig()
+    return replace(config, **{name: type(getattr(config, name))(0) for name in names})

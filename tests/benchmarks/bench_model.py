@@ -193,6 +193,24 @@ def compare(options: argparse.Namespace) -> None:
         print("| mean | " + " | ".join(f"{psnr:.2f} / {ssim:.3f}" for psnr, ssim in means) + " |", flush=True)
 
 
+def errors_at_points(capture: Capture, prediction: Prediction) -> tuple[torch.Tensor, torch.Tensor]:
+    """Errors of depth in percent at every point of structure from motion in every photo that saw it, and where depth is sure."""
+    names = capture.views.names
+    errors, sure = [], []
+    for i, photo in enumerate(capture.inputs.names):
+        seen = capture.solved.visibility[names.index(photo)]
+        T = prediction.cameras.T_cam_world[i]
+        points = capture.solved.points_world[seen].to(T.dtype) @ T[:3, :3].T + T[:3, 3]
+        pixels = points @ prediction.cameras.K[i].to(T.dtype).T
+        x, y = (pixels[:, 0] / pixels[:, 2]).floor().long(), (pixels[:, 1] / pixels[:, 2]).floor().long()
+        height, width = prediction.depth[i].shape
+        inside = (points[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        depth, confidence = prediction.depth[i][y[inside], x[inside]], prediction.confidence[i][y[inside], x[inside]]
+        errors.append((depth / points[inside, 2] - 1).abs())
+        sure.append(confidence > 0.5)
+    return 100 * torch.cat(errors), torch.cat(sure)
+
+
 def against_points(options: argparse.Namespace) -> None:
     """Print how far the network's depth lies from the points of structure from motion."""
     tools = build_tools()
@@ -201,20 +219,7 @@ def against_points(options: argparse.Namespace) -> None:
     for name in options.sets:
         capture = capture_of(name, tools, options)
         prediction = depth_of("shipped", name, capture.inputs, tools, options)
-        names = capture.views.names
-        errors, sure = [], []
-        for i, photo in enumerate(capture.inputs.names):
-            seen = capture.solved.visibility[names.index(photo)]
-            T = prediction.cameras.T_cam_world[i]
-            points = capture.solved.points_world[seen].to(T.dtype) @ T[:3, :3].T + T[:3, 3]
-            pixels = points @ prediction.cameras.K[i].to(T.dtype).T
-            x, y = (pixels[:, 0] / pixels[:, 2]).floor().long(), (pixels[:, 1] / pixels[:, 2]).floor().long()
-            height, width = prediction.depth[i].shape
-            inside = (points[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
-            depth, confidence = prediction.depth[i][y[inside], x[inside]], prediction.confidence[i][y[inside], x[inside]]
-            errors.append((depth / points[inside, 2] - 1).abs())
-            sure.append(confidence > 0.5)
-        error, certain = 100 * torch.cat(errors), torch.cat(sure)
+        error, certain = errors_at_points(capture, prediction)
         near, share = 100 * (error < 5).float().mean(), 100 * certain.float().mean()
         best = f"{error[certain].median():.2f}, {100 * (error[certain] < 5).float().mean():.0f}%"
         print(f"| {name} | {len(error):,} | {error.median():.2f} | {near:.0f}% | {share:.0f}% | {best} |", flush=True)

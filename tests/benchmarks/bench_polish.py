@@ -42,7 +42,7 @@ from recon.lens import undistort  # noqa: E402
 from recon.neighbours import choose_neighbours  # noqa: E402
 from recon.photos import decode_photo, working_size  # noqa: E402
 from recon.polishing.cameras import rotate  # noqa: E402
-from recon.polishing.choices import PolishConfig  # noqa: E402
+from recon.polishing.choices import PolishConfig, for_refined  # noqa: E402
 from recon.polishing.guard import choose_guards, polish_guarded  # noqa: E402
 from recon.polishing.polish import Job  # noqa: E402
 from recon.polishing.stage import select_prediction  # noqa: E402
@@ -143,12 +143,12 @@ def run_ours(name: str, options: argparse.Namespace, rasterizer: Rasterizer, met
     prediction, head = feed_forward(small, options)
     from models.registry import load_updater
 
-    config, updater = FuseConfig(), load_updater()
+    fusing, updater = FuseConfig(), load_updater()
     assert updater is not None
 
     def start(indices: Sequence[int]) -> Fused:
         some = small.select(indices)
-        fused = fuse(some, select_prediction(prediction, indices), head, config, Progress())
+        fused = fuse(some, select_prediction(prediction, indices), head, fusing, Progress())
         ready = with_degree(fused.gaussians, 1)
         refined, _ = refine(ready, Targets(some), rasterizer, updater, rounds=updater.rounds, progress=Progress())
         return Fused(gaussians=refined, shell_count=fused.shell_count)
@@ -187,8 +187,9 @@ def run_ours(name: str, options: argparse.Namespace, rasterizer: Rasterizer, met
             job.clock.forgive(timer() - t)
 
     left = max(1.0, options.seconds - (timer() - began - scoring[0]))
+    config = replace(for_refined(PolishConfig(), left), start_again=False)  # a second scene would not be within the seconds
     guarded = polish_guarded(
-        timed, train, left, PolishConfig(), rasterizer, Progress(), prediction=prediction,
+        timed, train, left, config, rasterizer, Progress(), prediction=prediction,
         cameras_known=method != "corrected cameras", observe=observe, timer=timer,
     )  # fmt: skip
     row["total_s"] = round(timer() - began - scoring[0], 1)
