@@ -13,11 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..geometry import backproject, inside_image, project, sample_image, transform
+from ..polishing.workers import over_rows
 from ..posed import PosedViews
+from . import kernels
+from .kernels import AGREE_REL
 
-AGREE_REL = 0.015
-"""Relative depth difference at which agreement has fallen to 1/e."""
+__all__ = ["AGREE_REL", "CLIP_REL", "FLOATING", "Evidence", "at_photo_size", "gather_evidence"]
+
 FLOATING = 0.3
 """Confidence-weighted number of neighbours that must see through a point, twice those that support it, to reject it."""
 CLIP_REL = 0.1
@@ -62,33 +64,16 @@ def gather_evidence(
     neighbour stops short of it, the pixel is merely hidden there and nothing is learnt. Agreeing depths are averaged,
     weighted by confidence, along the pixel's own ray (to first order the ratio of neighbour depth to projected depth).
     """
-    cameras = posed.cameras
-    T_cam_world = cameras.T_cam_world.float()
-    own_depth, own_confidence, image = depth[index], confidence[index], posed.image(index)
-    points_world = transform(cameras.T_world_cam[index].float(), backproject(own_depth, cameras.K[index].float()))
-    least = torch.full_like(own_depth, CLIP_REL)
-    support, violation, informed = (torch.zeros_like(own_depth) for _ in range(3))
-    color_sum, color_weight = torch.zeros_like(own_depth), torch.zeros_like(own_depth)
-    depth_sum, depth_weight = own_depth * own_confidence.clamp_min(0.05), own_confidence.clamp_min(0.05).clone()
+    own_depth, own_confidence, image = depth[index].contiguous(), confidence[index], posed.image(index).contiguous()
+    sums = torch.zeros(*own_depth.shape, 8)
+    sums[..., kernels.LEAST] = CLIP_REL
     for j in neighbours:
-        pixels, z = project(transform(T_cam_world[j], points_world), cameras.K[j].float())
-        seen = inside_image(pixels, cameras.width[j], cameras.height[j]) & (z > 0)
-        there = sample_image(torch.stack([depth[j], confidence[j]], dim=-1), pixels)
-        other_depth, other_confidence = there[..., 0], there[..., 1] * seen
-        relative = (z - other_depth) / z.clamp_min(1e-8)
-        agree = torch.exp(-((relative / AGREE_REL) ** 2))
-        through = ((relative < -3 * AGREE_REL) & seen).float()
-        least = torch.where(seen, torch.minimum(least, relative.abs()), least)
-        hidden = (relative > 3 * AGREE_REL).float()
-        support += other_confidence * agree
-        violation += other_confidence * through
-        informed += other_confidence * (1 - hidden)
-        color = (sample_image(posed.image(j), pixels) - image).abs().mean(-1)
-        weight = other_confidence * agree
-        color_sum += color * weight
-        color_weight += weight
-        depth_sum += weight * own_depth * (other_depth / z.clamp_min(1e-8))
-        depth_weight += weight
+        A, b = kernels.from_to(posed.cameras, index, j)
+        given = (own_depth, image, A, b, depth[j].contiguous(), confidence[j].contiguous(), posed.image(j).contiguous(), sums)
+        over_rows(kernels.compare, len(own_depth), *(t.numpy() for t in given))
+    least, support, violation, informed, color_sum, color_weight, depth_sum, depth_weight = sums.unbind(-1)
+    own_weight = own_confidence.clamp_min(0.05)
+    depth_sum, depth_weight = depth_sum + own_depth * own_weight, depth_weight + own_weight
     share = informed.clamp_min(1e-3)
     residuals = torch.stack(
         [

@@ -13,13 +13,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..geometry import backproject, inside_image, project, sample_image, transform
+from ..geometry import backproject, transform
+from ..polishing.workers import over_rows
 from ..records import Cameras
+from . import kernels
 
 SAME_SURFACE_REL = 0.02
 """Two depths closer than this are one surface."""
 FINER = 1.4
 """A view draws a surface again only where its pixels are this much finer than those of the view that drew it."""
+TRUST_SHARE = 0.6
+"""Share of its own trust that a view's pixel wants of the view that draws its surface instead."""
+MOST_POINTS = 100_000
+"""Points of a view that fill cells of others."""
 CELL_PX = 4
 """Cell in which a surely drawn point makes a soft one unnecessary."""
 
@@ -53,31 +59,26 @@ def assign_pixels(
         soft_above: trust below which a pixel is not drawn at all.
     """
     views = len(depth)
-    T_cam_world = cameras.T_cam_world.float()
     footprint = [float(depth[i].median()) / float(cameras.K[i, 0, 0]) for i in range(views)]
     order = sorted(range(views), key=lambda i: footprint[i])
     sure: list[Tensor] = [torch.zeros(0, dtype=torch.bool)] * views
-    points = [transform(cameras.T_world_cam[i].float(), backproject(depth[i], cameras.K[i].float())) for i in range(views)]
+    drawable = [(trust[i] * valid[i]).float().contiguous() for i in range(views)]
+    z = [d.float().contiguous() for d in depth]
     for place, i in enumerate(order):
         open_pixels = valid[i] & (trust[i] >= sure_above)
-        rows, cols = torch.nonzero(open_pixels, as_tuple=True)
-        p, own_z, own_trust = points[i][rows, cols], depth[i][rows, cols], trust[i][rows, cols]
-        left = torch.ones(len(rows), dtype=torch.bool)
+        left = open_pixels.clone()
         for j in order[:place]:
-            at = torch.nonzero(left)[:, 0]
-            pixels, z = project(transform(T_cam_world[j], p[at]), cameras.K[j].float())
-            there = sample_image(torch.stack([depth[j], trust[j], valid[j].float()], dim=-1), pixels, mode="nearest")
-            same = ((z - there[:, 0]).abs() < SAME_SURFACE_REL * z) & inside_image(pixels, cameras.width[j], cameras.height[j])
-            fine = z / cameras.K[j, 0, 0].float() < FINER * own_z[at] / cameras.K[i, 0, 0].float()
-            drawn_there = (there[:, 1] >= sure_above) & (there[:, 1] > 0.6 * own_trust[at]) & (there[:, 2] > 0.5)
-            left[at[(z > 0) & same & fine & drawn_there]] = False
-        mask = torch.zeros_like(open_pixels)
-        mask[rows[left], cols[left]] = True
-        sure[i] = _despeckle(mask, open_pixels)
+            A, b = kernels.from_to(cameras, i, j)
+            deeper = FINER * float(cameras.K[j, 0, 0]) / float(cameras.K[i, 0, 0])
+            limits = torch.tensor([SAME_SURFACE_REL, sure_above, TRUST_SHARE, deeper])
+            given = (z[i], drawable[i], left, A, b, z[j], drawable[j], limits)
+            over_rows(kernels.leave_out, len(left), *(t.numpy() for t in given))
+        sure[i] = _despeckle(left, open_pixels)
+    points = [_some_points(cameras, z[i], sure[i], i) for i in range(views)]
     soft = []
     for i in range(views):
         wanted = valid[i] & (trust[i] < sure_above) & (trust[i] >= soft_above)
-        filled = _filled_cells(i, cameras, T_cam_world, [points[j][sure[j]] for j in range(views)])
+        filled = _filled_cells(cameras, i, points) if bool(wanted.any()) else torch.zeros_like(wanted)
         soft.append(wanted & ~filled)
     return Ownership(sure=tuple(sure), soft=tuple(soft))
 
@@ -93,17 +94,18 @@ def _despeckle(mask: Bool[Tensor, "H W"], allowed: Bool[Tensor, "H W"]) -> Bool[
     return grown & allowed
 
 
-def _filled_cells(index: int, cameras: Cameras, T_cam_world: Tensor, points: list[Tensor]) -> Bool[Tensor, "H W"]:
-    """Pixels of a view into whose cell some view's trusted point projects."""
+def _some_points(cameras: Cameras, depth: Tensor, drawn: Tensor, index: int) -> Float[Tensor, "N 3"]:
+    """World positions of a view's drawn pixels, at most about MOST_POINTS of them."""
+    points_cam = backproject(depth, cameras.K[index].float())[drawn]
+    return transform(cameras.T_world_cam[index].float(), points_cam[:: max(1, len(points_cam) // MOST_POINTS)]).contiguous()
+
+
+def _filled_cells(cameras: Cameras, index: int, points: list[Tensor]) -> Bool[Tensor, "H W"]:
+    """Pixels of a view into whose cell trusted points of other views project."""
     width, height = cameras.width[index], cameras.height[index]
-    columns, rows = -(-width // CELL_PX), -(-height // CELL_PX)
-    count = torch.zeros(rows * columns)
+    counts = torch.zeros(-(-height // CELL_PX), -(-width // CELL_PX), dtype=torch.int32)
+    T_cam_world, K = cameras.T_cam_world[index].float().contiguous().numpy(), cameras.K[index].float().contiguous().numpy()
     for j, p in enumerate(points):
-        if j == index or len(p) == 0:
-            continue
-        pixels, z = project(transform(T_cam_world[index], p[:: max(1, len(p) // 100_000)]), cameras.K[index].float())
-        ok = inside_image(pixels, width, height) & (z > 0)
-        cell = (pixels[ok] / CELL_PX).long()
-        count.index_add_(0, cell[:, 1] * columns + cell[:, 0], torch.ones(len(cell)))
-    filled = (count > 1).reshape(rows, columns)
-    return filled.repeat_interleave(CELL_PX, 0).repeat_interleave(CELL_PX, 1)[:height, :width]
+        if j != index:
+            kernels.count_cells(p.numpy(), T_cam_world, K, width, height, CELL_PX, counts.numpy())
+    return (counts > 1).repeat_interleave(CELL_PX, 0).repeat_interleave(CELL_PX, 1)[:height, :width]

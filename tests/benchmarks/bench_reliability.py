@@ -146,9 +146,8 @@ def main() -> None:
         print(f"| {k / BINS:.1f} to {(k + 1) / BINS:.1f} | {' | '.join(cells)} |")
     for name, rows in found.items():
         gap = sum(share * abs(sure - right) for share, sure, right in rows if share > 0)
-        print(
-            f"{name}: expected calibration error {gap:.3f}, {len(judged[name][0]):,} depths, {judged[name][1].float().mean():.1%} right"
-        )
+        right = judged[name][1].float()
+        print(f"{name}: expected calibration error {gap:.3f}, {len(right):,} depths, {right.mean():.1%} right")
     if options.chart:
         options.chart.write_text(chart(found))
 
