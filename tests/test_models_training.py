@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from models.mini import MiniConfig, MiniOutput
 from models.registry import load_predictor, load_splat_head
 from models.training import plan as stretch_plan
 from models.training import raycast, shapes
+from models.training.curves import draw_curves, read_curves
 from models.training.losses import depth_loss, depth_metrics, target_position
 from models.training.photography import photograph
 from models.training.plan import plan_stretch
@@ -195,6 +197,10 @@ def test_training_runs_resumes_and_its_weights_load(tmp_path):
     train(TrainConfig(out=tmp_path, minutes=5.0, captures=1, references=1, max_steps=2, threads=1, validation_worlds=1))
     journal = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in journal if "validation" in r] == [1, 2]
+    drawn = (tmp_path / "curves.svg").read_text()
+    assert "validation: within_plane" in drawn
+    assert drawn.count("<polyline") == len(journal[-1]["validation"])
+    ElementTree.fromstring(drawn)
     load_predictor("mini", weights=weights)
     state = torch.load(tmp_path / "mini.checkpoint.pt", weights_only=True)
     assert state["step"] == 2
@@ -237,3 +243,23 @@ def test_packed_textures_come_back(tmp_path):
     assert textures.shape == (2, 256, 256, 3)
     assert textures[:, 0, 0].tolist() == [[250, 10, 10], [10, 250, 10]]
     Worlds(textures, seed=0).capture(2, 32, 40)
+
+
+def test_curves_hold_every_number_and_survive_a_log_that_was_cut_off(tmp_path):
+    log = tmp_path / "log.jsonl"
+    records = [
+        {"step": 50, "minutes": 1.0, "loss": 3.0, "gradient_norm": float("nan")},
+        {"step": 100, "minutes": 2.0, "loss": 2.5, "gradient_norm": 1.0},
+        {"step": 100, "minutes": 2.0, "validation": {"within_1%": 0.25}},
+    ]
+    log.write_text("\n".join(json.dumps(record) for record in records) + '\n{"step": 150, "minu')
+    assert read_curves(log) == {
+        ("validation", "within_1%"): [(2.0, 0.25)],
+        ("training", "loss"): [(1.0, 3.0), (2.0, 2.5)],
+        ("training", "gradient_norm"): [(2.0, 1.0)],
+    }
+    drawn = ElementTree.fromstring(draw_curves(log).read_text())
+    circles = [e for e in drawn.iter() if e.tag.endswith("circle")]
+    assert len(circles) == 4
+    low, high = (float(circle.get("cy")) for circle in circles[1:3])
+    assert low < high, "a larger value stands higher"

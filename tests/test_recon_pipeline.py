@@ -189,3 +189,16 @@ def test_a_stage_within_another_is_timed_once() -> None:
     spent = time.perf_counter() - started
     assert 0.19 < ledger.seconds["gaussians"] <= spent - 0.09
     assert sum(ledger.seconds.values()) <= spent
+
+
+def test_a_photo_without_a_camera_among_others_with_is_named_and_left_out(tmp_path):
+    photos = write_capture(tmp_path)
+    given = tmp_path / "cameras.json"
+    record = json.loads(given.read_text())
+    record["frames"] = [frame for frame in record["frames"] if "4.png" not in frame["name"]]
+    assert len(record["frames"]) == VIEWS - 1
+    given.write_text(json.dumps(record))
+    result = run_pipeline(photos, None, config_for(tmp_path), build_tools(), Progress())
+    assert len(result.scene.gaussians) > 500
+    assert "4.png" in json.dumps(result.report["cameras"]) + json.dumps(result.report["warnings"])
+    assert result.scene.cameras.names is None or "4.png" not in result.scene.cameras.names

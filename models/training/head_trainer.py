@@ -1,6 +1,7 @@
 """Train the splat head on procedural worlds whose depth is spoilt in the ways real depth sources are.
 
-Input: ``HeadTrainConfig``, a rasteriser and a depth network (both passed in). Output: ``head.safetensors`` and ``head.jsonl``.
+Input: ``HeadTrainConfig``, a rasteriser and a depth network (both passed in). Output: ``head.safetensors``, ``head.jsonl`` and
+its ``curves.svg``.
 Does not: import the rasteriser, or train the depth network.
 
 Each step photographs a world, takes depth from the network or from the truth made worse, fuses it as ``recon.fuse`` does, draws
@@ -30,6 +31,7 @@ from recon.progress import Progress
 from recon.records import Cameras, Gaussians, Prediction, Rasterizer, RasterOptions
 
 from ..head import HeadConfig, HeadNetwork
+from .curves import draw_curves
 from .textures import load_textures
 from .trainer import HELD_OUT_TEXTURES
 from .worlds import Capture, Worlds
@@ -188,6 +190,7 @@ def train_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor=None) 
                 journal.write(json.dumps({**record, "rule": head.rule.tolist()}) + "\n")
                 journal.flush()
                 save_head(average, config.out / "head.safetensors")
+                draw_curves(config.out / "head.jsonl")
     return save_head(average, config.out / "head.safetensors")
 
 

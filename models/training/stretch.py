@@ -1,6 +1,7 @@
 """What every stretch of training does: keep time and schedule, validate, save, go on where an earlier one stopped.
 
-Input: a network, batches, and a step. Output: a folder with averaged weights (fp16), a checkpoint and ``log.jsonl``.
+Input: a network, batches, and a step. Output: a folder with averaged weights (fp16), a checkpoint, ``log.jsonl`` and its
+``curves.svg``.
 Does not: know what a network learns.
 """
 
@@ -25,6 +26,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from .curves import draw_curves
 
 __all__ = ["Stretch", "begin_with", "made_ahead", "read_weights", "run_stretch", "stretch_parser", "update"]
 
@@ -135,6 +138,7 @@ def run_stretch(
             if finished or time.perf_counter() - last_check > config.validate_s:
                 write(journal, {"step": step, "minutes": minutes, "validation": validate(average)})
                 save(path, network, average, optimizer, step, time.perf_counter() - began)
+                draw_curves(config.out / "log.jsonl")
                 last_check = time.perf_counter()
             if finished:
                 return path

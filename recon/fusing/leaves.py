@@ -37,7 +37,8 @@ class Pyramid:
     """Per size: n, x, y, xx, xy, yy, d, dx, dy, dd, r, g, b summed over drawn pixels; x y in pixels from the centre of the
     coarsest block around, d inverse depth less ``reference``."""
     error: tuple[Float[Tensor, "_ _"], ...]
-    """Per size: what is lost when the block is one Gaussian, in units of squared colour summed over pixels and channels."""
+    """Per size but the finest that may be used, whose blocks are never cut: what is lost when the block is one Gaussian, in units
+    of squared colour summed over pixels and channels."""
     reference: Float[Tensor, "h w"]
     """Mean inverse depth of each coarsest block."""
     levels: int
@@ -113,13 +114,15 @@ def build_pyramid(
     for size in reversed(SIZES):
         if size > 1:
             sums = _pool(sums, 2)
+        per_size.append(sums[:13])
+        if size <= finest:
+            continue
         n = sums[0].clamp_min(1e-6)
         color_error = (sums[13] - (sums[10:13] ** 2).sum(0) / n).clamp_min(0)
         residual = _fit_plane(sums[:10])[3]
         mean_inverse = _grow(reference, big // size).clamp_min(1e-8)
         relative = (residual / (mean_inverse * PLANE_TOLERANCE) ** 2).minimum(4.0 * n)
         errors.append((color_error + relative * COLOR_TOLERANCE**2) * (sums[14] / n))
-        per_size.append(sums[:13])
     levels = SIZES.index(finest) + 1
     return Pyramid(sums=tuple(reversed(per_size)), error=tuple(reversed(errors)), reference=reference, levels=levels)
 
@@ -150,7 +153,7 @@ def _fit_plane(s: Float[Tensor, "C *N"]) -> tuple[Tensor, Tensor, Tensor, Tensor
 def choose_blocks(pyramid: Pyramid, price: float) -> list[Bool[Tensor, "_ _"]]:
     """Cut every block whose loss exceeds ``price``, top down; returns the leaves of each size as masks."""
     leaves: list[Tensor] = []
-    alive = torch.ones_like(pyramid.error[0], dtype=torch.bool)
+    alive = torch.ones_like(pyramid.reference, dtype=torch.bool)
     for level in range(pyramid.levels):
         alive = alive & (pyramid.sums[level][0] > 0)
         split = alive & (pyramid.error[level] > price) if level < pyramid.levels - 1 else torch.zeros_like(alive)
@@ -169,7 +172,7 @@ def price_for_budget(pyramids: Sequence[Pyramid], budget: int) -> float:
     total, prices, gains = 0, [], []
     for pyramid in pyramids:
         total += int((pyramid.sums[0][0] > 0).sum())
-        bound = torch.full_like(pyramid.error[0], torch.inf)
+        bound = torch.full_like(pyramid.reference, torch.inf)
         for level in range(pyramid.levels - 1):
             filled = pyramid.sums[level][0] > 0
             bound = torch.minimum(bound, pyramid.error[level])
