@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -16,17 +17,17 @@ from safetensors.torch import load_file, save_file
 import weights as shipped_weights
 from app.cli import main
 from data.pack_textures import pack_textures
-from models.mini import MiniConfig, MiniOutput
+from models.mini import MiniConfig, MiniNetwork, MiniOutput
 from models.registry import load_predictor, load_splat_head
 from models.training import plan as stretch_plan
 from models.training import raycast, shapes
 from models.training.curves import draw_curves, read_curves
-from models.training.losses import depth_loss, depth_metrics, target_position
+from models.training.losses import depth_loss, depth_metrics, normal_loss, surface_normals, target_position
 from models.training.photography import photograph
 from models.training.plan import plan_stretch
 from models.training.sheet import GAP, contact_sheet, depth_picture, normal_picture
 from models.training.textures import load_textures
-from models.training.trainer import TrainConfig, train
+from models.training.trainer import TrainConfig, make_batch, train, train_step
 from models.training.worlds import LEAST_OFF_PLANE, LEAST_TEXTURED, WorldConfig, Worlds, off_plane, textured
 from recon.errors import UserError
 
@@ -263,3 +264,38 @@ def test_curves_hold_every_number_and_survive_a_log_that_was_cut_off(tmp_path):
     assert len(circles) == 4
     low, high = (float(circle.get("cy")) for circle in circles[1:3])
     assert low < high, "a larger value stands higher"
+
+
+def test_normals_of_a_slanted_plane_are_its_own_and_their_loss_knows_a_turn():
+    K = torch.tensor([[[40.0, 0, 16], [0, 40.0, 12], [0, 0, 1]]])
+    v, u = torch.meshgrid(torch.arange(24) + 0.5, torch.arange(32) + 0.5, indexing="ij")
+    rays = torch.stack([(u - 16) / 40, (v - 12) / 40, torch.ones_like(u)], dim=-1)
+
+    def plane(normal: list[float]) -> torch.Tensor:
+        return (3.0 / (rays @ torch.nn.functional.normalize(torch.tensor(normal), dim=0)))[None]
+
+    slanted, facing = plane([0.4, -0.2, 1.0]), plane([0.0, 0.0, 1.0])
+    own = surface_normals(slanted, K)
+    expected = torch.nn.functional.normalize(torch.tensor([0.4, -0.2, 1.0]), dim=0)
+    assert torch.allclose((own * expected).sum(-1).abs(), torch.ones(1, 23, 31), atol=1e-4)
+    everywhere = torch.ones(1, 24, 32, dtype=torch.bool)
+    assert float(normal_loss(slanted, slanted, everywhere, K)) < 1e-5
+    assert float(normal_loss(facing, slanted, everywhere, K)) == pytest.approx(1 - float(expected[2]), abs=1e-3)
+    stepped = slanted.clone()
+    stepped[:, :, 16:] += 2.0  # no normal is asked for across the edge of two surfaces
+    assert float(normal_loss(stepped, stepped, everywhere, K)) < 1e-5
+    assert float(normal_loss(slanted, slanted * 2, torch.zeros_like(everywhere), K)) == 0.0
+
+
+def test_a_step_on_normals_is_logged_and_goes_elsewhere():
+    batch = make_batch(Worlds(None, 3), 1, 1, views=3, size=(96, 128), neighbours=2)
+    moved = {}
+    for weight in (0.0, 5.0):
+        torch.manual_seed(0)
+        network = MiniNetwork()
+        average, optimizer = copy.deepcopy(network), torch.optim.SGD(network.parameters(), lr=0.1)
+        parts = train_step(network, average, optimizer, batch, 0, freeze_norms=False, normals=weight, device="cpu")
+        assert ("normals" in parts) == (weight > 0)
+        moved[weight] = torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert bool(torch.isfinite(moved[5.0]).all())
+    assert float((moved[5.0] - moved[0.0]).norm()) > 1e-3

@@ -15,7 +15,11 @@ from torch import Tensor
 
 from ..mini import MiniConfig, MiniOutput
 
-__all__ = ["Target", "depth_loss", "depth_metrics", "target_position"]
+__all__ = ["Target", "depth_loss", "depth_metrics", "normal_loss", "target_position"]
+
+
+ONE_SURFACE_REL = 0.05
+"""Neighbouring depths that differ by more belong to two surfaces, across which there is no normal."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,34 @@ def depth_loss(output: MiniOutput, target: Target, config: MiniConfig) -> tuple[
     weights = {"plane": 0.5, "coarse": 0.3, "guess": 0.5, "fine_plane": 0.3, "fine": 0.3, "final": 1.0, "confidence": 0.3}
     total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
     return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def surface_normals(depth: Float[Tensor, "B h w"], K: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B h-1 w-1 3"]:
+    """Unit normals in the camera frame, across each pixel and its neighbours to the right and below. Differentiable.
+
+    Args:
+        K: in pixels of the depth map.
+    """
+    height, width = depth.shape[1:]
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    u, v = u.to(depth), v.to(depth)
+    x = (u - K[:, 0, 2, None, None]) / K[:, 0, 0, None, None]
+    y = (v - K[:, 1, 2, None, None]) / K[:, 1, 1, None, None]
+    points = torch.stack([x * depth, y * depth, depth], dim=-1)
+    right, below = points[:, :-1, 1:] - points[:, :-1, :-1], points[:, 1:, :-1] - points[:, :-1, :-1]
+    return F.normalize(torch.linalg.cross(below, right), dim=-1, eps=1e-12)
+
+
+def normal_loss(
+    predicted: Float[Tensor, "B h w"], depth: Float[Tensor, "B h w"], valid: Bool[Tensor, "B h w"], K: Float[Tensor, "B 3 3"]
+) -> Tensor:
+    """Mean of 1 - cos between the normals of predicted and of true depth, where truth is one surface."""
+    true = torch.where(valid, depth, 1.0)
+    right, below = true[:, :-1, 1:] / true[:, :-1, :-1], true[:, 1:, :-1] / true[:, :-1, :-1]
+    solid = valid[:, :-1, :-1] & valid[:, :-1, 1:] & valid[:, 1:, :-1]
+    smooth = solid & ((right - 1).abs() < ONE_SURFACE_REL) & ((below - 1).abs() < ONE_SURFACE_REL)
+    cosine = (surface_normals(predicted, K) * surface_normals(true, K)).sum(-1)
+    return _mean(1 - cosine, smooth.float())
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..mini import MiniNetwork, MiniOutput, normalize_photo
 from ..precision import autocast_dtype, to_channels_last
 from .ingredients import without
-from .losses import depth_loss, depth_metrics, target_position
+from .losses import depth_loss, depth_metrics, normal_loss, target_position
 from .stretch import Stretch, begin_with, made_ahead, run_stretch, update
 from .textures import load_textures
 from .worlds import Capture, Worlds
@@ -46,6 +46,8 @@ class TrainConfig(Stretch):
     """Reference views per world and step."""
     without: str = ""
     """Ingredients of worlds to leave out, by name with commas between: an ablation. Held-out worlds keep all of them."""
+    normals: float = 0.0
+    """Weight of the loss on surface normals."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,12 @@ def run_network(network: MiniNetwork, batch: Batch, device: str) -> tuple[MiniOu
     return output, depth, ranges.flatten(0, 1)[refs]
 
 
+def half_size_K(batch: Batch) -> Tensor:
+    """``K`` of every chosen reference view in pixels of the network's depth maps, which are half as large as photos."""
+    K = np.concatenate([capture.K[chosen] for capture, chosen in zip(batch.captures, batch.references, strict=True)])
+    return torch.from_numpy(K).float() * torch.tensor([0.5, 0.5, 1.0])[:, None]
+
+
 @torch.no_grad()
 def validate(network: Any, held_out: list[Batch], device: str) -> dict[str, float]:
     """Average metrics over held-out worlds."""
@@ -143,7 +151,9 @@ def train(config: TrainConfig) -> Path:
     held_out = held_out_batches(unseen, max(1, config.validation_worlds // 2))
 
     def step_of(batch: Batch, average: torch.nn.Module, optimizer: Any, step: int, elapsed: float) -> dict[str, float]:
-        return train_step(network, average, optimizer, batch, step, freeze_norms=elapsed > 0.75, device=config.device)
+        return train_step(
+            network, average, optimizer, batch, step, freeze_norms=elapsed > 0.75, normals=config.normals, device=config.device
+        )
 
     return run_stretch(
         config,
@@ -157,7 +167,15 @@ def train(config: TrainConfig) -> Path:
 
 
 def train_step(
-    network: MiniNetwork, average: torch.nn.Module, optimizer, batch: Batch, step: int, *, freeze_norms: bool, device: str
+    network: MiniNetwork,
+    average: torch.nn.Module,
+    optimizer,
+    batch: Batch,
+    step: int,
+    *,
+    freeze_norms: bool,
+    normals: float = 0.0,
+    device: str,
 ) -> dict[str, float]:
     """One update of the network and of its moving average."""
     network.train()
@@ -166,7 +184,12 @@ def train_step(
             if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
                 module.eval()
     output, depth, depth_range = run_network(network, batch, device)
-    loss, parts = depth_loss(output, target_position(depth, depth_range, network.config.planes), network.config)
+    target = target_position(depth, depth_range, network.config.planes)
+    loss, parts = depth_loss(output, target, network.config)
+    if normals > 0:
+        solid = target.valid[2] & (target.position[2] > 0)
+        turned = normal_loss(network.depth(output.position.float(), depth_range), depth[2], solid, half_size_K(batch).to(device))
+        loss, parts = loss + normals * turned, {**parts, "normals": float(turned.detach())}
     norm = update(network, average, optimizer, loss, step)
     return {"loss": float(loss.detach()), "gradient_norm": norm, **parts}
 
@@ -182,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--start", type=Path, default=None, help="weights to begin with")
     parser.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
     parser.add_argument("--without", default=TrainConfig.without, help="ingredients of worlds to leave out, with commas between")
+    parser.add_argument("--normals", type=float, default=TrainConfig.normals, help="weight of the loss on surface normals")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=None)
     parser.add_argument("--plan", action="store_true", help="foretell what the stretch will see, and train nothing")

@@ -1,7 +1,7 @@
 """What each ingredient of the procedural worlds is worth to the depth network: short stretches without it, from the same weights.
 
 Every stretch has the same minutes, one thread and the same seed, and begins with weights that never saw the ingredients left out
-here (``--start``: the first model of ours, whose worlds were plainer). ``all`` and ``all, other seed`` show how much luck is in a
+here (``--start``: the first model of ours, whose worlds were plainer). Rows of ``all`` show how much luck is in a
 row. Held-out worlds keep every ingredient; real photos are judged at the points of structure from motion. Takes about
 (number of rows / --beside) x --minutes; run nothing else beside it.
 
@@ -33,6 +33,7 @@ from recon.run_records import Ledger
 ROWS: dict[str, tuple[str, ...]] = {
     "all": (),
     "all, other seed": (),
+    "all, third seed": (),
     "kinds of worlds": ("court", "terrain", "table"),
     "drones, turns, rolls, crops": ("drone", "turn", "roll", "distance", "off_centre"),
     "shapes, holes, reliefs": ("cones", "tori", "superquadrics", "wires", "cuts", "reliefs"),
@@ -41,9 +42,14 @@ ROWS: dict[str, tuple[str, ...]] = {
     "all of photography": ("photographic",),
     "plain worlds": ("simple",),
     "everything": INGREDIENTS,
+    "nothing, and normals in the loss": (),
 }
 """What is left out in each row."""
-SETS = ("fox", "eyeful_kitchen", "redkitchen", "llff_fern")
+SEEDS = {"all, other seed": 1, "all, third seed": 2}
+"""Of rows that differ by nothing else."""
+NORMALS = 0.3
+"""Weight of the loss on normals in the row that has it."""
+SETS = ("eyeful_kitchen", "redkitchen", "llff_fern")
 
 
 def train(options: argparse.Namespace, row: str) -> dict:
@@ -54,7 +60,8 @@ def train(options: argparse.Namespace, row: str) -> dict:
         command = [
             sys.executable, "-m", "models.training.trainer", "--out", str(folder), "--minutes", str(options.minutes),
             "--threads", "1", "--start", str(options.start), "--textures", str(options.textures), "--learning-rate", "0.0005",
-            "--seed", "1" if "seed" in row else "0", "--without", ",".join(ROWS[row]),
+            "--seed", str(SEEDS.get(row, 0)), "--without", ",".join(ROWS[row]),
+            "--normals", str(NORMALS if "normals" in row else 0),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)
         (folder / "done").touch()
