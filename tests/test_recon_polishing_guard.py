@@ -194,10 +194,14 @@ def test_a_short_polish_starts_again_with_the_scene_of_all_photos_once_guards_ha
         asked.append(list(indices))
         return Fused(gaussians=capture.worn(capture.true_scene()), shell_count=0)
 
+    shown: list[float] = []
+    progress = Progress(lambda event: shown.append(event.fraction))
     result = polish_guarded(
-        start, posed, 0.4, replace(CONFIG, start_again=True), capture.rasterizer(), Progress(),
+        start, posed, 0.4, replace(CONFIG, start_again=True), capture.rasterizer(), progress,
         timer=capture.CountingTimer(), cameras_known=True, observe=lambda job: seen.append(set(job.views)),
     )  # fmt: skip
+    assert len(shown) > 2
+    assert shown == sorted(shown), "progress never goes back"
     (verdict,) = result.verdicts
     assert verdict.kept, verdict.note
     assert verdict.psnr_after > verdict.psnr_before

@@ -156,7 +156,7 @@ def _with_guards(
         if partial or (after < least and not early) or (kept_at and config.start_again):
             break
     if kept_at and config.start_again and not partial:
-        return _on_all(start, posed, (1 - kept_at) * seconds, config, rasterizer, details, observe, (before, best_psnr))
+        return _on_all(start, posed, seconds, config, rasterizer, details, observe, (kept_at, before, best_psnr))
     unseen = best_psnr if kept_at else after
     if not partial and after >= least:
         unseen = after
@@ -189,12 +189,17 @@ def _on_all(
     rasterizer: Rasterizer,
     details: dict,
     observe: Callable[[Job], None] | None,
-    guard_psnrs: tuple[float, float],
+    judged: tuple[float, float, float],
 ) -> Guarded:
-    """Polish the scene of all photos, after guard photos saw the one made without them gain."""
-    before, after = guard_psnrs
+    """Polish the scene of all photos, after guard photos saw the one made without them gain.
+
+    Args:
+        judged: share of the seconds that this took, and PSNR of the guard photos before and after.
+    """
+    spent, before, after = judged
     whole = start(range(len(posed)))
-    job = begin(whole.gaussians, posed, seconds, config, rasterizer, far_count=whole.shell_count, **details)
+    job = begin(whole.gaussians, posed, (1 - spent) * seconds, config, rasterizer, far_count=whole.shell_count, **details)
+    job.shown_from = spent
     partial = run_until(job, 1.0, observe)
     result = finish(job, partial=partial)
     note = f"guard photos went from {before:.2f} to {after:.2f} dB, then the scene of all photos was polished"

@@ -86,6 +86,8 @@ class Job:
     """Brightness and white balance of every photo are found too."""
     spacing: Tensor = field(default_factory=lambda: torch.zeros(0))
     """World units that a pixel covers at each Gaussian."""
+    shown_from: float = 0.0
+    """Share of the stage that was done before, as progress shows it."""
     steps: int = 0
     squared_error: float = 0.0
     history: list[dict] = field(default_factory=list)
@@ -199,7 +201,8 @@ def optimise(job: Job, until: float, observe: Callable[[Job], None] | None = Non
                 grow(job, share)
                 job.next_growth = share + job.config.schedule.grow_every
             if job.steps % 16 == 0:
-                job.progress.update("polish", share, f"{len(job.parameters):,} Gaussians")
+                shown = job.shown_from + (1 - job.shown_from) * share
+                job.progress.update("polish", shown, f"{len(job.parameters):,} Gaussians")
             if observe is not None:
                 observe(job)
 
