@@ -197,7 +197,7 @@ def test_a_short_polish_starts_again_with_the_scene_of_all_photos_once_guards_ha
     shown: list[float] = []
     progress = Progress(lambda event: shown.append(event.fraction))
     result = polish_guarded(
-        start, posed, 0.4, replace(CONFIG, start_again=True), capture.rasterizer(), progress,
+        start, posed, 2.0, replace(CONFIG, start_again=True), capture.rasterizer(), progress,
         timer=capture.CountingTimer(), cameras_known=True, observe=lambda job: seen.append(set(job.views)),
     )  # fmt: skip
     assert len(shown) > 2
