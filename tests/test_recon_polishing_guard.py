@@ -181,6 +181,8 @@ def test_a_refined_scene_is_not_pulled_back_to_older_depth_and_a_longer_polish_l
     assert long.drop == longer.drop == config.drop
     assert short.schedule.means_px < config.schedule.means_px
     assert short.options == config.options
+    surface = PolishConfig(options=PolishOptions(surfels=True))
+    assert for_refined(surface, 10.0).depth_prior == config.depth_prior, "surfaces keep the depth that they are made from"
     assert short.start_again
     assert not long.start_again
 

@@ -71,8 +71,11 @@ def for_refined(config: PolishConfig, seconds: float) -> PolishConfig:
     take small steps, while colours, shapes and opacities may change fast. The depth prior is left out: the network's depth is
     older than the scene, and pulling towards it takes back what refinement corrected. Leaving out Gaussians helps a long polish
     against learning few photos by heart and only delays a short one; a short one also has no time to learn what guard photos alone
-    show, so it starts again with the scene of all photos once they have judged.
+    show, so it starts again with the scene of all photos once they have judged. Where surfaces are wanted (``surfels``) the prior
+    stays, and with it the schedule that suits it: without it pictures gain what the surface loses.
     """
+    if config.options.surfels:
+        return config
     schedule = config.schedule
     calm = replace(
         schedule, quarter_until=0.0, half_until=0.0, sh_from=0.0, means_px=0.3 * schedule.means_px, color=1.3 * schedule.color,
