@@ -176,13 +176,13 @@ def test_a_refined_scene_is_not_pulled_back_to_older_depth_and_a_longer_polish_l
     config = PolishConfig()
     short, long, longer = (for_refined(config, seconds) for seconds in (10.0, LONG_S, 10 * LONG_S))
     assert config.depth_prior > 0
+    assert config.opacity_prior > 0
     assert short.depth_prior == long.depth_prior == 0
     assert short.drop == pytest.approx(config.drop * 10.0 / LONG_S)
     assert long.drop == longer.drop == config.drop
     assert short.schedule.means_px < config.schedule.means_px
     assert short.options == config.options
-    surface = PolishConfig(options=PolishOptions(surfels=True))
-    assert for_refined(surface, 10.0).depth_prior == config.depth_prior, "surfaces keep the depth that they are made from"
+    assert short.opacity_prior == 0, "surfaces stay opaque"
     assert short.start_again
     assert not long.start_again
 

@@ -69,21 +69,18 @@ def for_refined(config: PolishConfig, seconds: float) -> PolishConfig:
 
     Such a scene shows detail, which small pictures would wash out and large moves tear apart, so photos keep their size and means
     take small steps, while colours, shapes and opacities may change fast. The depth prior is left out: the network's depth is
-    older than the scene, and pulling towards it takes back what refinement corrected. Leaving out Gaussians helps a long polish
-    against learning few photos by heart and only delays a short one; a short one also has no time to learn what guard photos alone
-    show, so it starts again with the scene of all photos once they have judged. Where surfaces are wanted (``surfels``) the prior
-    stays, and with it the schedule that suits it: without it pictures gain what the surface loses.
+    older than the scene, and pulling towards it takes back what refinement corrected. The opacity prior is left out too: while
+    opacities change fast it makes surfaces see-through, which pictures forgive and meshes do not. Leaving out Gaussians helps a
+    long polish against learning few photos by heart and only delays a short one; a short one also has no time to learn what guard
+    photos alone show, so it starts again with the scene of all photos once they have judged.
     """
-    if config.options.surfels:
-        return config
     schedule = config.schedule
     calm = replace(
         schedule, quarter_until=0.0, half_until=0.0, sh_from=0.0, means_px=0.3 * schedule.means_px, color=1.3 * schedule.color,
         quats=3 * schedule.quats, opacities=1.6 * schedule.opacities,
     )  # fmt: skip
-    return replace(
-        config, schedule=calm, depth_prior=0.0, drop=config.drop * min(1.0, seconds / LONG_S), start_again=seconds < LONG_S
-    )
+    drop = config.drop * min(1.0, seconds / LONG_S)
+    return replace(config, schedule=calm, depth_prior=0.0, opacity_prior=0.0, drop=drop, start_again=seconds < LONG_S)
 
 
 def for_finished(config: PolishConfig) -> PolishConfig:

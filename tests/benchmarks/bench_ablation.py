@@ -1,7 +1,7 @@
 """What each ingredient of the procedural worlds is worth to the depth network: short stretches without it, from the same weights.
 
-Every stretch has the same minutes, one thread and the same seed, and begins with weights that never saw the ingredients left out
-here (``--start``: the first model of ours, whose worlds were plainer). Rows of ``all`` show how much luck is in a
+Every stretch has the same minutes, one thread and the same seed, and begins with the same weights (``--start``: the first model of
+ours, whose worlds were plainer). Rows of ``all`` show how much luck is in a
 row. Held-out worlds keep every ingredient; real photos are judged at the points of structure from motion. Takes about
 (number of rows / --beside) x --minutes; run nothing else beside it.
 
