@@ -35,6 +35,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -193,10 +194,9 @@ def compare(options: argparse.Namespace) -> None:
         print("| mean | " + " | ".join(f"{psnr:.2f} / {ssim:.3f}" for psnr, ssim in means) + " |", flush=True)
 
 
-def errors_at_points(capture: Capture, prediction: Prediction) -> tuple[torch.Tensor, torch.Tensor]:
-    """Errors of depth in percent at every point of structure from motion in every photo that saw it, and where depth is sure."""
+def at_points(capture: Capture, prediction: Prediction) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield each photo's index, and at its points of structure from motion predicted depth, confidence and the points' depth."""
     names = capture.views.names
-    errors, sure = [], []
     for i, photo in enumerate(capture.inputs.names):
         seen = capture.solved.visibility[names.index(photo)]
         T = prediction.cameras.T_cam_world[i]
@@ -205,10 +205,14 @@ def errors_at_points(capture: Capture, prediction: Prediction) -> tuple[torch.Te
         x, y = (pixels[:, 0] / pixels[:, 2]).floor().long(), (pixels[:, 1] / pixels[:, 2]).floor().long()
         height, width = prediction.depth[i].shape
         inside = (points[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
-        depth, confidence = prediction.depth[i][y[inside], x[inside]], prediction.confidence[i][y[inside], x[inside]]
-        errors.append((depth / points[inside, 2] - 1).abs())
-        sure.append(confidence > 0.5)
-    return 100 * torch.cat(errors), torch.cat(sure)
+        x, y = x[inside], y[inside]
+        yield i, prediction.depth[i][y, x], prediction.confidence[i][y, x], points[inside, 2].float()
+
+
+def errors_at_points(capture: Capture, prediction: Prediction) -> tuple[torch.Tensor, torch.Tensor]:
+    """Errors of depth in percent at every point in every photo that saw it, and where depth is sure."""
+    found = [((depth / truth - 1).abs(), sure > 0.5) for _, depth, sure, truth in at_points(capture, prediction)]
+    return 100 * torch.cat([error for error, _ in found]), torch.cat([sure for _, sure in found])
 
 
 def against_points(options: argparse.Namespace) -> None:

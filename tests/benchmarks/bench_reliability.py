@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_model import DEVICE, SETS, capture_of, depth_of
+from bench_model import DEVICE, SETS, at_points, capture_of, depth_of
 
 from app.run import Tools, build_tools
 from models.training.head_trainer import capture_to_posed
@@ -62,18 +62,11 @@ def on_photos(options: argparse.Namespace, tools: Tools) -> tuple[torch.Tensor, 
     for name in options.sets:
         capture = capture_of(name, tools, options)
         prediction, ranges = depth_of("shipped", name, capture.inputs, tools, options), choose_depth_range(capture.inputs)
-        names = capture.views.names
         set_sure, set_right = [], []
-        for i, photo in enumerate(capture.inputs.names):
-            T = prediction.cameras.T_cam_world[i]
-            points = capture.solved.points_world[capture.solved.visibility[names.index(photo)]].to(T.dtype) @ T[:3, :3].T + T[:3, 3]
-            pixels = points @ prediction.cameras.K[i].to(T.dtype).T
-            x, y = (pixels[:, 0] / pixels[:, 2]).floor().long(), (pixels[:, 1] / pixels[:, 2]).floor().long()
-            height, width = prediction.depth[i].shape
-            truth = points[:, 2].float()
-            seen = (truth > ranges[i, 0]) & (truth < ranges[i, 1]) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
-            set_sure.append(prediction.confidence[i][y[seen], x[seen]])
-            set_right.append(is_right(prediction.depth[i][y[seen], x[seen]], truth[seen], ranges[i]))
+        for i, depth, confidence, truth in at_points(capture, prediction):
+            seen = (truth > ranges[i, 0]) & (truth < ranges[i, 1])
+            set_sure.append(confidence[seen])
+            set_right.append(is_right(depth[seen], truth[seen], ranges[i]))
         chosen = torch.randperm(sum(map(len, set_sure)), generator=generator)[: options.points]
         sure.append(torch.cat(set_sure)[chosen])
         right.append(torch.cat(set_right)[chosen])
