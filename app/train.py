@@ -27,7 +27,7 @@ from recon.records import Rasterizer
 from render.rasterizer import load_rasterizer
 
 from .console import Quiet, format_bytes, say
-from .worlds import chosen_ingredients
+from .worlds import check_cast, chosen_ingredients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ def train(arguments: TrainArguments) -> int:
     """Run the command."""
     given = arguments.config
     chosen_ingredients(given.without)
+    check_cast(given.cast)
     if arguments.plan:
         plan = plan_of(arguments.model, given)
         say(f"In {given.minutes:g} minutes here: about {plan.steps:,} steps of {plan.step_s:.2f} s, {plan.validations} validations")
@@ -93,6 +94,8 @@ def refiner_config(given: TrainConfig) -> RefinerTrainConfig:
     """
     if given.device != "cpu":
         raise UserError(f"--device {given.device}: the refiner is trained on the CPU.", "Leave it out.")
+    if given.makers is not None:
+        raise UserError(f"--makers {given.makers}: worlds for the refiner are made in its own process.", "Leave it out.")
     choices = shared_choices(given, "a step of the refiner sees one world")
     return replace(RefinerTrainConfig(**choices), learning_rate=2 * given.learning_rate)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from models.training.ingredients import INGREDIENTS, WorldConfig, without
+from models.training.raycast_cuda import can_cast
 from models.training.sheet import contact_sheet
 from models.training.textures import load_textures
 from models.training.worlds import Worlds
@@ -43,6 +45,8 @@ class WorldsArguments:
     """Of a photo, pixels; a multiple of 8."""
     seed: int = 0
     """The same seed draws the same worlds."""
+    cast: Literal["cpu", "cuda"] = "cpu"
+    """Where rays are cast; a seed draws the same worlds either way."""
     without: str = ""
     """Ingredients to leave out, by name with commas between (tori,movers,shadows); a wrong name is answered with all of them."""
 
@@ -57,7 +61,9 @@ def draw_worlds(arguments: WorldsArguments) -> int:
         )
     if arguments.sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet {arguments.sheet} is not a PNG.", "Give a name that ends in .png.")
-    worlds = Worlds(read_textures(arguments.textures), arguments.seed, chosen_ingredients(arguments.without))
+    check_cast(arguments.cast)
+    chosen = chosen_ingredients(arguments.without)
+    worlds = Worlds(read_textures(arguments.textures), arguments.seed, chosen, cast=arguments.cast)
     captures = [worlds.capture(arguments.views, arguments.height, arguments.width) for _ in range(arguments.worlds)]
     with atomic_path(arguments.sheet) as partial:
         Image.fromarray(contact_sheet(captures)).save(partial, format="PNG")
@@ -65,6 +71,19 @@ def draw_worlds(arguments: WorldsArguments) -> int:
         f"Written to {arguments.sheet}; rows from the top: {', '.join(f'{capture.kind} ({capture.style})' for capture in captures)}"
     )
     return 0
+
+
+def check_cast(cast: str) -> None:
+    """Whether rays can be cast there.
+
+    Raises:
+        UserError: on CUDA, and there is no GPU or nothing to compile for it with.
+    """
+    if cast == "cuda" and not can_cast():
+        raise UserError(
+            "--cast cuda: there is no NVIDIA GPU here that Numba can compile for.",
+            "It needs the driver and libnvvm of the CUDA toolkit (set CUDA_HOME to the toolkit's folder); or leave --cast out.",
+        )
 
 
 def chosen_ingredients(names: str) -> WorldConfig:

@@ -20,7 +20,7 @@ from data.pack_textures import pack_textures
 from models.mini import MiniConfig, MiniNetwork, MiniOutput
 from models.registry import load_predictor, load_splat_head
 from models.training import plan as stretch_plan
-from models.training import raycast, shapes
+from models.training import raycast, shading, shapes
 from models.training.curves import draw_curves, read_curves
 from models.training.losses import depth_loss, depth_metrics, normal_loss, surface_normals, target_position
 from models.training.photography import photograph
@@ -50,8 +50,8 @@ def one_primitive(shape: int, center, half) -> np.ndarray:
 )
 def test_each_shape_is_hit_at_its_depth(shape, expected):
     K = np.array([[[40.0, 0, 8], [0, 40.0, 8], [0, 0, 1]]], np.float32)
-    world = raycast.World(one_primitive(shape, (0, 0, 4), (1, 1, 1)), np.zeros((1, 2, 2), np.float32))
-    eyes = raycast.Eyes(np.eye(4, dtype=np.float32)[None], K, np.zeros(1, np.float32))
+    world = shading.World(one_primitive(shape, (0, 0, 4), (1, 1, 1)), np.zeros((1, 2, 2), np.float32))
+    eyes = shading.Eyes(np.eye(4, dtype=np.float32)[None], K, np.zeros(1, np.float32))
     depth = raycast.cast_depth(world, eyes, 16, 16, 2)
     assert depth[0, 4, 4] == pytest.approx(expected, abs=0.01)
 

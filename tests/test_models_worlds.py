@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.cli import main
-from models.training import photography, raycast, shapes
+from models.training import photography, raycast, shading, shapes
 from models.training.ingredients import INGREDIENTS, WorldConfig, without
 from models.training.objects import Objects
 from models.training.paths import camera_path, pick_style
@@ -36,16 +36,16 @@ def primitive(shape: int, *, half=(1.0, 0.8, 0.9), parameters=(0.3, 0.0), hole=N
     return row
 
 
-def eyes_at(count: int, size: int = SIZE, bend: float = 0.0) -> raycast.Eyes:
+def eyes_at(count: int, size: int = SIZE, bend: float = 0.0) -> shading.Eyes:
     """Cameras at the origin and a little beside it, looking along z."""
     T_world_cam = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
     T_world_cam[:, 0, 3] = np.linspace(0, 0.7, count)
     K = np.tile(np.array([[1.4 * size, 0, size / 2], [0, 1.4 * size, size / 2], [0, 0, 1]], np.float32), (count, 1, 1))
-    return raycast.Eyes(T_world_cam, K, np.full(count, bend, np.float32))
+    return shading.Eyes(T_world_cam, K, np.full(count, bend, np.float32))
 
 
-def world_of(rows: list[np.ndarray], views: int) -> raycast.World:
-    return raycast.World(np.repeat(np.stack(rows)[None], views, axis=0), HEIGHTS)
+def world_of(rows: list[np.ndarray], views: int) -> shading.World:
+    return shading.World(np.repeat(np.stack(rows)[None], views, axis=0), HEIGHTS)
 
 
 def bilinear(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def inside(row: np.ndarray, points: np.ndarray) -> np.ndarray:
     return value
 
 
-def witnessed(row: np.ndarray, eyes: raycast.Eyes, view: int, v: float, u: float) -> float:
+def witnessed(row: np.ndarray, eyes: shading.Eyes, view: int, v: float, u: float) -> float:
     """Depth of the first change of sign along a ray, found by looking everywhere and bisecting."""
     K, T_world_cam = eyes.K[view].astype(np.float64), eyes.T_world_cam[view].astype(np.float64)
     direction = T_world_cam[:3, :3] @ np.array([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], 1.0])
@@ -144,7 +144,7 @@ def test_normals_are_those_of_the_depth(name):
     """Shading is finite, and the normal is at right angles to the surface that neighbouring depths span."""
     row, eyes = CASES[name], eyes_at(1, 288)
     world = world_of([row], 1)
-    atlas = raycast.mip_atlas(np.full((1, 16, 16, 3), 255, np.uint8))
+    atlas = shading.mip_atlas(np.full((1, 16, 16, 3), 255, np.uint8))
     sky = np.zeros(8, np.float32)
     shades = [
         raycast.cast_colors(world, atlas, sky, np.array([*way, 0.0, -1.0], np.float32), eyes, 288, 288, 1)[0, :, :, 0]
@@ -197,7 +197,7 @@ def test_shadows_fall_where_something_hides_the_light():
     floor[1:4], floor[4:13] = (0, 2, 4), np.eye(3).reshape(-1)
     ball = primitive(shapes.ELLIPSOID, half=(0.4, 0.4, 0.4))
     ball[1:4] = (0, 0.2, 4)
-    atlas = raycast.mip_atlas(np.full((1, 16, 16, 3), 255, np.uint8))
+    atlas = shading.mip_atlas(np.full((1, 16, 16, 3), 255, np.uint8))
     eyes = eyes_at(1, 96)
 
     def shown(size: float) -> np.ndarray:
@@ -228,7 +228,7 @@ def test_something_that_moves_is_elsewhere_in_each_photo_and_its_depth_with_it()
     ball = np.stack([[primitive(shapes.ELLIPSOID)], [primitive(shapes.ELLIPSOID)]])
     ball[1, 0, 3] = 5.0
     eyes = eyes_at(2)._replace(T_world_cam=np.tile(np.eye(4, dtype=np.float32), (2, 1, 1)))
-    near, far = raycast.cast_depth(raycast.World(ball, HEIGHTS), eyes, SIZE, SIZE, 1)[:, SIZE // 2, SIZE // 2]
+    near, far = raycast.cast_depth(shading.World(ball, HEIGHTS), eyes, SIZE, SIZE, 1)[:, SIZE // 2, SIZE // 2]
     assert far - near == pytest.approx(1.0, abs=0.02)
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from ..camera_network import STEP, KnownViews, common_frame
 from .camera_losses import TrueViews
 from .correspondences import varied
-from .makers import made_by_processes
-from .stretch import made_ahead
+from .makers import APART
+from .stretch import made_in_background
 from .worlds import WorldConfig, Worlds
 
 __all__ = ["CAMERA_WORLDS", "CameraBatch", "Shots", "batch_of", "camera_batches", "shoot"]
@@ -149,14 +149,23 @@ def told(truth: TrueViews, rng: np.random.Generator) -> KnownViews:
     return KnownViews(K=K, has_K=torch.from_numpy(has_K), T_frame_cam=common_frame(truth.T_world_cam, known), has_place=known)
 
 
-def world_maker(textures: np.ndarray | None, seed: int, views: int, side: int, number: int) -> Callable[[], Shots]:
+def world_maker(textures: np.ndarray | None, seed: int, views: int, side: int, cast: str, number: int) -> Callable[[], Shots]:
     """What makes one world after the other, others for every number."""
-    worlds = Worlds(textures, seed + 7919 * number, CAMERA_WORLDS)
+    worlds = Worlds(textures, seed + APART * number, CAMERA_WORLDS, cast=cast)
     return lambda: shoot(worlds, views, side)
 
 
 def camera_batches(
-    textures: np.ndarray | None, seed: int, *, photos: int, views: int, side: int, makers: int, uses: int, kept: int
+    textures: np.ndarray | None,
+    seed: int,
+    *,
+    photos: int,
+    views: int,
+    side: int,
+    makers: int,
+    uses: int,
+    kept: int,
+    cast: str = "cpu",
 ) -> Generator[CameraBatch, None, None]:
     """Yield random batches from worlds made in the background.
 
@@ -167,13 +176,13 @@ def camera_batches(
         makers: processes that make worlds; one is a thread of this process instead.
         uses: how often a world is used, on average.
         kept: worlds to choose from, once so many were made.
+        cast: 'cpu' or 'cuda', where rays are cast.
     """
     rng = np.random.default_rng(seed)
-    begin = partial(world_maker, textures, seed, views, side)
+    begin = partial(world_maker, textures, seed, views, side, cast)
     pool: deque[Shots] = deque(maxlen=kept)
     due = 0.0
-    made = made_ahead(begin(0)) if makers == 1 else made_by_processes(begin, makers)
-    with contextlib.closing(made):
+    with contextlib.closing(made_in_background(begin, makers)) as made:
         for one in made:
             pool.append(one)
             due += uses

@@ -8,7 +8,6 @@ Usage: python -m models.training.camera_trainer --minutes 20 --out DIR --texture
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +46,6 @@ class CameraTraining(Stretch):
     """Longest side of photos, pixels, a multiple of 32; None takes 128 on a CPU, 256 with CUDA."""
     views: int = 8
     """Photos of a world; a step sees two or more of them."""
-    makers: int | None = None
-    """Processes that make worlds; None takes a thread on a CPU, all cores but two with CUDA."""
     uses: int | None = None
     """How often a world is used, in different parts; None takes 8 on a CPU, 32 with CUDA, where making them takes longest."""
     kept: int = 512
@@ -57,11 +54,11 @@ class CameraTraining(Stretch):
 
     def sized(self) -> dict[str, int]:
         """What a batch is made of, on this device."""
-        cuda = self.device.startswith("cuda")
+        cuda = self.on_cuda
         return {
             "photos": self.photos or (96 if cuda else 12),
             "side": self.side or (256 if cuda else 128),
-            "makers": self.makers or (max(1, (os.cpu_count() or 1) - 2) if cuda else 1),
+            "makers": self.maker_count,
             "views": self.views,
             "uses": self.uses or (32 if cuda else 8),
             "kept": self.kept,
@@ -70,7 +67,7 @@ class CameraTraining(Stretch):
 
 def source_of(config: CameraTraining, textures: np.ndarray | None, seed: int) -> Generator[CameraBatch, None, None]:
     """Batches as the config wants them."""
-    return camera_batches(textures, seed, **config.sized())
+    return camera_batches(textures, seed, cast=config.cast, **config.sized())
 
 
 def held_out_batches(config: CameraTraining, textures: np.ndarray | None, count: int) -> list[CameraBatch]:
@@ -157,7 +154,7 @@ def train_cameras(config: CameraTraining) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and train."""
     parser = stretch_parser(__doc__, CameraTraining)
-    for name in ("photos", "side", "views", "makers", "uses"):
+    for name in ("photos", "side", "views", "uses"):
         parser.add_argument(f"--{name}", type=int, default=getattr(CameraTraining, name))
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -105,10 +105,11 @@ class PairSource:
     Args:
         textures: ``T S S 3`` uint8 photographs; None uses generated ones alone.
         seed: seed of everything random.
+        cast: 'cpu' or 'cuda', where rays are cast.
     """
 
-    def __init__(self, textures: UInt8[Array, "T S S 3"] | None, seed: int) -> None:
-        self.worlds = Worlds(textures, seed, EXACT)
+    def __init__(self, textures: UInt8[Array, "T S S 3"] | None, seed: int, *, cast: str = "cpu") -> None:
+        self.worlds = Worlds(textures, seed, EXACT, cast=cast)
         self.rng = self.worlds.rng
         made = generated_textures(np.random.default_rng(seed + 1), 48)
         self.pictures = made if textures is None else np.concatenate([textures, made])

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 import numba
 import torch
 
-__all__ = ["made_by_processes"]
+__all__ = ["APART", "made_by_processes"]
 
 T = TypeVar("T")
+APART = 7919
+"""Between the seeds of two makers."""
 PATIENCE_S = 10.0
 """Seconds after which, with nothing made, the processes are looked after."""
 

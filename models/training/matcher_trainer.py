@@ -8,8 +8,9 @@ Usage: python -m models.training.matcher_trainer --minutes 80 --out DIR --textur
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from torch import Tensor
 from ..matcher import CELL, MatcherNetwork, PhotoFeatures, normalize_grey
 from ..precision import to_channels_last
 from .correspondences import PairBatch, PairSource
+from .makers import APART
 from .matcher_losses import cell_loss, fine_loss, match_metrics, place_loss
-from .stretch import Stretch, begin_with, made_ahead, run_stretch, stretch_parser, update
+from .stretch import Stretch, begin_with, made_in_background, run_stretch, stretch_parser, update
 from .textures import load_textures
 
 __all__ = ["MatcherTraining", "main", "train_matcher"]
@@ -32,7 +34,7 @@ SIZE_SHARES = (0.5, 0.15, 0.2, 0.1, 0.05)
 """Height and width of training photos, and how often each is used: many small ones, for training is limited by steps."""
 HELD_OUT_TEXTURES = 20
 MOST_PAIRS = 6
-"""Pairs per step; more are left out."""
+"""Pairs per step, or two for every world where that is more; others are left out."""
 REMEMBERED = 64
 """Descriptors of earlier photos that those of a step are told apart from."""
 
@@ -41,24 +43,34 @@ REMEMBERED = 64
 class MatcherTraining(Stretch):
     """One stretch of training of the matcher."""
 
-    worlds: int = 3
-    """Worlds and collages per step."""
+    worlds: int | None = None
+    """Worlds and collages per step; None takes 3 on a CPU, 16 with CUDA."""
     views: int = 2
     """Photos per world."""
 
+    @property
+    def worlds_per_step(self) -> int:
+        """Worlds and collages of a step, on this device."""
+        return self.worlds or (16 if self.on_cuda else 3)
+
 
 def pair_batches(config: MatcherTraining, textures: np.ndarray | None, seed: int) -> Generator[PairBatch, None, None]:
-    """Yield random batches made by a background thread."""
-    source = PairSource(textures, seed)
+    """Yield random batches made in the background."""
+    return made_in_background(partial(pair_maker, config, textures, seed), config.maker_count)
+
+
+def pair_maker(config: MatcherTraining, textures: np.ndarray | None, seed: int, number: int) -> Callable[[], PairBatch]:
+    """What makes one batch after the other, others for every number."""
+    source = PairSource(textures, seed + APART * number, cast=config.cast)
 
     def make() -> PairBatch:
         while True:
             size = SIZES[int(source.rng.choice(len(SIZES), p=SIZE_SHARES))]
-            batch = source.make(config.worlds, views=config.views, size=size)
+            batch = source.make(config.worlds_per_step, views=config.views, size=size)
             if len(batch.pairs):
                 return batch
 
-    return made_ahead(make)
+    return make
 
 
 @dataclass(frozen=True)
@@ -84,16 +96,17 @@ def encode_batch(network: MatcherNetwork, batch: PairBatch, device: str) -> Plac
 
     images = moved(batch.images).float().permute(0, 3, 1, 2)
     photos = network.encode(normalize_grey(images).contiguous(memory_format=torch.channels_last))
-    pairs = moved(batch.pairs)[:MOST_PAIRS]
+    most = max(MOST_PAIRS, 2 * (int(batch.world.max()) + 1))
+    pairs = moved(batch.pairs)[:most]
     return Placed(
         first=photos.of(pairs[:, 0]),
         second=photos.of(pairs[:, 1]),
         photos=photos,
         pairs=pairs,
         world=moved(batch.world),
-        query_px=moved(batch.query_px)[:MOST_PAIRS],
-        target_px=moved(batch.target_px)[:MOST_PAIRS],
-        state=moved(batch.state)[:MOST_PAIRS],
+        query_px=moved(batch.query_px)[:most],
+        target_px=moved(batch.target_px)[:most],
+        state=moved(batch.state)[:most],
         size=(images.shape[2] // CELL, images.shape[3] // CELL),
     )
 

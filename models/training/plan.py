@@ -85,7 +85,7 @@ def plan_stretch(config: TrainConfig, steps: int = 8) -> StretchPlan:
     began = time.perf_counter()
     validate(average, held_out, config.device)
     validation_s = (time.perf_counter() - began) / len(held_out) * max(1, config.validation_worlds // 2)
-    return foretold(config, step_s, seen, steps, config.captures, validation_s, network)
+    return foretold(config, step_s, seen, steps, config.worlds_per_step, validation_s, network)
 
 
 def plan_matcher(config: MatcherTraining, steps: int = 8) -> StretchPlan:
@@ -105,7 +105,7 @@ def plan_matcher(config: MatcherTraining, steps: int = 8) -> StretchPlan:
     began = time.perf_counter()
     validate_matcher(average, held_out, config.device)
     validation_s = (time.perf_counter() - began) * max(1, config.validation_worlds // 2)
-    return foretold(config, step_s, seen, steps, config.worlds, validation_s, network)
+    return foretold(config, step_s, seen, steps, config.worlds_per_step, validation_s, network)
 
 
 def plan_cameras(config: CameraTraining, steps: int = 8) -> StretchPlan:
@@ -144,7 +144,7 @@ def plan_refiner(config: RefinerTrainConfig, rasterizer: Rasterizer, predictor, 
     network = RefinerNetwork(RefinerConfig(rounds=config.rounds[1], context=config.context))
     average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
     rng = np.random.default_rng(config.seed)
-    source = lessons(partial(make_lesson, Worlds(textures, config.seed + 1), predictor, head), rng)
+    source = lessons(partial(make_lesson, Worlds(textures, config.seed + 1, cast=config.cast), predictor, head), rng)
 
     def step_of(item: Lesson, step: int) -> None:
         refiner_step(item, average, optimizer, step, 0.0, network=network, rasterizer=rasterizer, rounds=config.rounds, rng=rng)

@@ -215,7 +215,7 @@ def train_refiner(config: RefinerTrainConfig, rasterizer: Rasterizer, predictor,
     textures = load_textures(config.textures) if config.textures else None
     train = None if textures is None else textures[HELD_OUT_TEXTURES:]
     held = None if textures is None else textures[:HELD_OUT_TEXTURES]
-    worlds, judged = Worlds(train, config.seed + 700_000), Worlds(held, 990_001)
+    worlds, judged = Worlds(train, config.seed + 700_000, cast=config.cast), Worlds(held, 990_001)
     network = RefinerNetwork(RefinerConfig(rounds=config.rounds[1], context=config.context))
     kept: list[Lesson] = []
     while len(kept) < config.validation_worlds:

@@ -15,6 +15,8 @@ import numba as nb
 import numpy as np
 from jaxtyping import Float
 
+from .both_targets import floor, greater, lesser
+
 __all__ = ["height_at", "height_hit", "height_slope", "reliefs"]
 
 NO_HIT = 1e30
@@ -27,13 +29,13 @@ def _root_between(a, b, c, end):
     """Smallest root in [0, end] of ``a s^2 + b s + c``, or -1. A change of sign over the span always has one."""
     last = (a * end + b) * end + c
     if c * last <= 0:
-        root = math.sqrt(max(b * b - 4.0 * a * c, 0.0))
+        root = math.sqrt(greater(b * b - 4.0 * a * c, 0.0))
         q = -0.5 * (b + math.copysign(root, b))
         one = q / a if abs(a) > 1e-30 else NO_HIT
         two = c / q if abs(q) > 1e-30 else 0.0
-        low, high = min(one, two), max(one, two)
+        low, high = lesser(one, two), greater(one, two)
         found = low if low >= -1e-9 else high
-        return min(max(found, 0.0), end)
+        return lesser(greater(found, 0.0), end)
     square = b * b - 4.0 * a * c
     if square > 0 and abs(a) > 1e-30:
         middle = -0.5 * b / a
@@ -54,7 +56,7 @@ def height_hit(heights, which, enter, leave, ox, oy, oz, dx, dy, dz):
     cells = grid.shape[0] - 1
     x, y = (ox + enter * dx + 1.0) * 0.5 * cells, (oy + enter * dy + 1.0) * 0.5 * cells
     step_x, step_y = 0.5 * cells * dx, 0.5 * cells * dy
-    i, j = min(max(math.floor(x), 0), cells - 1), min(max(math.floor(y), 0), cells - 1)
+    i, j = lesser(greater(floor(x), 0), cells - 1), lesser(greater(floor(y), 0), cells - 1)
     way_x, way_y = 1 if step_x > 0 else -1, 1 if step_y > 0 else -1
     each_x = 1.0 / abs(step_x) if abs(step_x) > 1e-12 else NO_HIT
     each_y = 1.0 / abs(step_y) if abs(step_y) > 1e-12 else NO_HIT
@@ -63,11 +65,11 @@ def height_hit(heights, which, enter, leave, ox, oy, oz, dx, dy, dz):
     span, at = leave - enter, 0.0
     z = oz + enter * dz
     while True:
-        until = min(span, min(next_x, next_y))
+        until = lesser(span, lesser(next_x, next_y))
         h00, h10, h01, h11 = grid[j, i], grid[j, i + 1], grid[j + 1, i], grid[j + 1, i + 1]
         z0, z1 = z + at * dz, z + until * dz
-        lowest, highest = min(min(h00, h10), min(h01, h11)), max(max(h00, h10), max(h01, h11))
-        if until >= at and min(z0, z1) <= highest and max(z0, z1) >= lowest:
+        lowest, highest = lesser(lesser(h00, h10), lesser(h01, h11)), greater(greater(h00, h10), greater(h01, h11))
+        if until >= at and lesser(z0, z1) <= highest and greater(z0, z1) >= lowest:
             u, v = x + at * step_x - i, y + at * step_y - j
             hx, hy, hxy = h10 - h00, h01 - h00, h00 - h10 - h01 + h11
             s = _root_between(
@@ -95,17 +97,17 @@ def height_slope(heights, which, x, y):
     grid = heights[which]
     cells = grid.shape[0] - 1
     u, v = (x + 1.0) * 0.5 * cells, (y + 1.0) * 0.5 * cells
-    i, j = min(max(math.floor(u), 0), cells - 1), min(max(math.floor(v), 0), cells - 1)
+    i, j = lesser(greater(floor(u), 0), cells - 1), lesser(greater(floor(v), 0), cells - 1)
     u, v = u - i, v - j
     slope_x = slope_y = 0.0
     for b in range(2):
         for a in range(2):
             weight = (u if a else 1.0 - u) * (v if b else 1.0 - v)
             row, column = j + b, i + a
-            left, right = max(column - 1, 0), min(column + 1, cells)
-            above, below = max(row - 1, 0), min(row + 1, cells)
+            left, right = greater(column - 1, 0), lesser(column + 1, cells)
+            upper, lower = greater(row - 1, 0), lesser(row + 1, cells)
             slope_x += weight * (grid[row, right] - grid[row, left]) / (right - left)
-            slope_y += weight * (grid[below, column] - grid[above, column]) / (below - above)
+            slope_y += weight * (grid[lower, column] - grid[upper, column]) / (lower - upper)
     return slope_x * 0.5 * cells, slope_y * 0.5 * cells
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 
 import numba as nb
-import numpy as np
 
+from .both_targets import greater, lesser, sign
 from .relief import height_hit, height_slope
 
 __all__ = [
@@ -58,7 +58,7 @@ def _slab(o, d):
     """Enter and exit of the unit slab along one axis."""
     safe = d if abs(d) > 1e-9 else 1e-9
     a, b = (-1.0 - o) / safe, (1.0 - o) / safe
-    return min(a, b), max(a, b)
+    return lesser(a, b), greater(a, b)
 
 
 @nb.njit(fastmath=True, error_model="numpy")
@@ -74,12 +74,12 @@ def _cone_span(ox, oy, oz, dx, dy, dz):
         return NO_HIT, -NO_HIT
     q = -(b + math.copysign(math.sqrt(root), b))
     first, second = q / a, (c / q if abs(q) > 1e-30 else 0.0)
-    low, high = min(first, second), max(first, second)
+    low, high = lesser(first, second), greater(first, second)
     if a > 0:
-        return max(low, z0), min(high, z1)
+        return greater(low, z0), lesser(high, z1)
     if dz > 0:
-        return z0, min(low, z1)
-    return max(high, z0), z1
+        return z0, lesser(low, z1)
+    return greater(high, z0), z1
 
 
 @nb.njit(fastmath=True, error_model="numpy")
@@ -88,7 +88,7 @@ def _box_span(ox, oy, oz, dx, dy, dz):
     x0, x1 = _slab(ox, dx)
     y0, y1 = _slab(oy, dy)
     z0, z1 = _slab(oz, dz)
-    return max(x0, max(y0, z0)), min(x1, min(y1, z1))
+    return greater(x0, greater(y0, z0)), lesser(x1, lesser(y1, z1))
 
 
 @nb.njit(inline="always", fastmath=True, error_model="numpy")
@@ -110,7 +110,7 @@ def _span(shape, ox, oy, oz, dx, dy, dz):
             return NO_HIT, -NO_HIT
         root = math.sqrt(root)
         z0, z1 = _slab(oz, dz)
-        return max((-b - root) / a, z0), min((-b + root) / a, z1)
+        return greater((-b - root) / a, z0), lesser((-b + root) / a, z1)
     return _cone_span(ox, oy, oz, dx, dy, dz)
 
 
@@ -159,7 +159,7 @@ def _torus_hit(tube, ox, oy, oz, dx, dy, dz):
         return NO_HIT
     root = math.sqrt(root)
     z0, z1 = _slab(oz / (1.001 * tube), dz / (1.001 * tube))
-    start, end = max(max(-b - root, z0), 0.0), min(-b + root, z1)
+    start, end = greater(greater(-b - root, z0), 0.0), lesser(-b + root, z1)
     if end <= start:
         return NO_HIT
     ox, oy, oz = ox + start * dx, oy + start * dy, oz + start * dz
@@ -175,7 +175,7 @@ def _torus_hit(tube, ox, oy, oz, dx, dy, dz):
     first = second = 0.0
     if bends > 0:
         bends = math.sqrt(bends)
-        first, second = min(max((-3.0 * c3 - bends) / 12.0, 0.0), end), min(max((-3.0 * c3 + bends) / 12.0, 0.0), end)
+        first, second = lesser(greater((-3.0 * c3 - bends) / 12.0, 0.0), end), lesser(greater((-3.0 * c3 + bends) / 12.0, 0.0), end)
     value, low = c0, 0.0
     for piece in range(6):
         # Ends of monotone pieces in order: a root of the slope in each third between the bends, then the bend itself.
@@ -213,7 +213,7 @@ def _torus_hit(tube, ox, oy, oz, dx, dy, dz):
 @nb.njit(fastmath=True, error_model="numpy")
 def _gauge(across, along, x, y, z):
     """How many times a point is farther out than the surface of a superquadric, and the gradient of that: a norm, so convex."""
-    x1, y1, z1 = max(abs(x), 1e-12), max(abs(y), 1e-12), max(abs(z), 1e-12)
+    x1, y1, z1 = greater(abs(x), 1e-12), greater(abs(y), 1e-12), greater(abs(z), 1e-12)
     px, py = x1**across, y1**across
     around = (px + py) ** (1.0 / across)
     pr, pz = around**along, z1**along
@@ -227,7 +227,7 @@ def _gauge(across, along, x, y, z):
 def _superquadric_hit(across, along, ox, oy, oz, dx, dy, dz):
     """First hit of a convex superquadric by Newton's steps from outside, which never pass the root of a convex function."""
     enter, leave = _box_span(ox, oy, oz, dx, dy, dz)
-    t = max(enter, NEAR)
+    t = greater(enter, NEAR)
     for step in range(60):
         if t >= leave:
             return NO_HIT
@@ -262,7 +262,7 @@ def unit_hit(p, heights, ox, oy, oz, dx, dy, dz):
     if shape == SUPERQUADRIC:
         return _superquadric_hit(float(p[26]), float(p[27]), ox, oy, oz, dx, dy, dz)
     enter, leave = _box_span(ox, oy, 0.999 * oz, dx, dy, 0.999 * dz)  # a little higher, so that what lies flat at -1 is inside
-    enter = max(enter, NEAR)
+    enter = greater(enter, NEAR)
     return height_hit(heights, int(p[26]), enter, leave, ox, oy, oz, dx, dy, dz) if enter < leave else NO_HIT
 
 
@@ -283,10 +283,10 @@ def local_normal(p, heights, x, y, z):
     if shape <= BOX:
         ax, ay, az = abs(x), abs(y), abs(z)
         if ax >= ay and ax >= az:
-            return np.sign(x), 0.0, 0.0
+            return sign(x), 0.0, 0.0
         if ay >= az:
-            return 0.0, np.sign(y), 0.0
-        return 0.0, 0.0, np.sign(z)
+            return 0.0, sign(y), 0.0
+        return 0.0, 0.0, sign(z)
     if shape == TORUS:
         around = math.sqrt(x * x + y * y) + 1e-12
         out = (around - (1.0 - p[26])) / around

@@ -13,13 +13,14 @@ import copy
 import json
 import logging
 import math
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numba
 import torch
@@ -28,8 +29,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .curves import draw_curves
+from .makers import made_by_processes
 
-__all__ = ["Stretch", "begin_with", "made_ahead", "read_weights", "run_stretch", "stretch_parser", "update"]
+__all__ = ["Stretch", "begin_with", "made_ahead", "made_in_background", "read_weights", "run_stretch", "stretch_parser", "update"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,6 +63,21 @@ class Stretch:
     """Held-out worlds per validation."""
     max_steps: int | None = None
     """Stop after this many steps; None stops by time alone."""
+    makers: int | None = None
+    """Processes that make worlds; None takes a thread on a CPU, all cores but two with CUDA."""
+    cast: Literal["cpu", "cuda"] = "cpu"
+    """Where the rays of worlds are cast; a seed draws the same worlds either way. 'cuda' takes from the GPU what steps could use:
+    for when steps wait for worlds."""
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether steps are taken on a GPU."""
+        return self.device.startswith("cuda")
+
+    @property
+    def maker_count(self) -> int:
+        """Processes that make worlds; 1 is a thread of this one."""
+        return self.makers or (max(1, (os.cpu_count() or 1) - 2) if self.on_cuda else 1)
 
 
 def stretch_parser(description: str | None, record: type[Stretch]) -> argparse.ArgumentParser:
@@ -75,7 +92,18 @@ def stretch_parser(description: str | None, record: type[Stretch]) -> argparse.A
     parser.add_argument("--learning-rate", type=float, default=record.learning_rate)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=None)
+    parser.add_argument("--makers", type=int, default=None, help="processes that make worlds")
+    parser.add_argument("--cast", choices=("cpu", "cuda"), default="cpu", help="where the rays of worlds are cast")
     return parser
+
+
+def made_in_background(begin: Callable[[int], Callable[[], T]], makers: int) -> Generator[T, None, None]:
+    """Yield what a thread of this process makes, or several processes.
+
+    Args:
+        begin: called with the number of a maker, returns what is then called again and again; can be pickled.
+    """
+    return made_ahead(begin(0)) if makers == 1 else made_by_processes(begin, makers)
 
 
 def made_ahead(make: Callable[[], T]) -> Generator[T, None, None]:

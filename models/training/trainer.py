@@ -7,10 +7,10 @@ Usage: python -m models.training.trainer --minutes 50 --out DIR --textures PACK.
 
 from __future__ import annotations
 
-import argparse
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from ..mini import MiniNetwork, MiniOutput, normalize_photo
 from ..precision import autocast_dtype, to_channels_last
 from .ingredients import without
 from .losses import depth_loss, depth_metrics, normal_loss, target_position
-from .stretch import Stretch, begin_with, made_ahead, run_stretch, update
+from .makers import APART
+from .stretch import Stretch, begin_with, made_in_background, run_stretch, stretch_parser, update
 from .textures import load_textures
 from .worlds import Capture, Worlds
 
@@ -40,14 +41,19 @@ HELD_OUT_TEXTURES = 20
 class TrainConfig(Stretch):
     """One stretch of training of the depth network."""
 
-    captures: int = 1
-    """Worlds per step."""
+    captures: int | None = None
+    """Worlds per step; None takes one on a CPU, 8 with CUDA."""
     references: int = 2
     """Reference views per world and step."""
     without: str = ""
     """Ingredients of worlds to leave out, by name with commas between: an ablation. Held-out worlds keep all of them."""
     normals: float = 0.0
     """Weight of the loss on surface normals."""
+
+    @property
+    def worlds_per_step(self) -> int:
+        """Worlds of a step, on this device."""
+        return self.captures or (8 if self.on_cuda else 1)
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,22 @@ def make_batch(worlds: Worlds, captures: int, references: int, *, views: int, si
 
 
 def batches(config: TrainConfig, textures: np.ndarray | None, seed: int) -> Generator[Batch, None, None]:
-    """Yield random batches made by a background thread."""
-    worlds = Worlds(textures, seed, without(name.strip() for name in config.without.split(",") if name.strip()))
+    """Yield random batches made in the background."""
+    return made_in_background(partial(batch_maker, config, textures, seed), config.maker_count)
+
+
+def batch_maker(config: TrainConfig, textures: np.ndarray | None, seed: int, number: int) -> Callable[[], Batch]:
+    """What makes one batch after the other, others for every number."""
+    wanted = without(name.strip() for name in config.without.split(",") if name.strip())
+    worlds = Worlds(textures, seed + APART * number, wanted, cast=config.cast)
 
     def make() -> Batch:
         views = int(worlds.rng.integers(3, 6))
         size = SIZES[int(worlds.rng.choice(len(SIZES), p=SIZE_SHARES))]
         near = max(int(worlds.rng.integers(1, views)), min(2, views - 1))
-        return make_batch(worlds, config.captures, config.references, views=views, size=size, neighbours=near)
+        return make_batch(worlds, config.worlds_per_step, config.references, views=views, size=size, neighbours=near)
 
-    return made_ahead(make)
+    return make
 
 
 def run_network(network: MiniNetwork, batch: Batch, device: str) -> tuple[MiniOutput, dict[int, Tensor], Tensor]:
@@ -196,18 +208,10 @@ def train_step(
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoint and log")
-    parser.add_argument("--minutes", type=float, default=TrainConfig.minutes)
-    parser.add_argument("--textures", type=Path, default=None, help="pack made by data/pack_textures.py")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=TrainConfig.threads)
-    parser.add_argument("--start", type=Path, default=None, help="weights to begin with")
-    parser.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
+    parser = stretch_parser(__doc__, TrainConfig)
+    parser.add_argument("--captures", type=int, default=TrainConfig.captures, help="worlds of a step")
     parser.add_argument("--without", default=TrainConfig.without, help="ingredients of worlds to leave out, with commas between")
     parser.add_argument("--normals", type=float, default=TrainConfig.normals, help="weight of the loss on surface normals")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-steps", type=int, default=None)
     parser.add_argument("--plan", action="store_true", help="foretell what the stretch will see, and train nothing")
     given = vars(parser.parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")

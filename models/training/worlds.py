@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from . import raycast
 from .ingredients import WorldConfig
 from .objects import Objects
 from .paths import camera_path, euler, intrinsics, pick_style
 from .photography import photograph
+from .raycast import CpuCaster
+from .raycast_cuda import CudaCaster
 from .relief import reliefs
 from .scenes import Scene, Scenes
+from .shading import Eyes, World, mip_atlas
 from .textures import generated_textures
 
 __all__ = ["Capture", "WorldConfig", "Worlds", "off_plane", "textured"]
@@ -59,13 +61,19 @@ class Worlds:
         textures: ``T S S 3`` uint8 photographs; None uses generated ones alone.
         seed: seed of everything random.
         config: shares of the ingredients; None takes all of them.
+        cast: 'cpu' or 'cuda', where rays are cast; a seed draws the same worlds either way.
+
+    Raises:
+        RuntimeError: there is nothing to cast on with CUDA.
     """
 
-    def __init__(self, textures: Array | None, seed: int, config: WorldConfig | None = None) -> None:
+    def __init__(self, textures: Array | None, seed: int, config: WorldConfig | None = None, *, cast: str = "cpu") -> None:
         self.rng = np.random.default_rng(seed)
         self.config = config or WorldConfig()
         made = generated_textures(np.random.default_rng(seed + 1), 48)
-        self.atlas = raycast.mip_atlas(made if textures is None else np.concatenate([textures, made]))
+        atlas = mip_atlas(made if textures is None else np.concatenate([textures, made]))
+        self.caster = CudaCaster(atlas) if cast == "cuda" else CpuCaster(atlas)
+        self.textures = len(atlas[0])
         self.photographs = 0 if textures is None else len(textures)
         self.palette: Array | None = None
         """Rows of the atlas that the next worlds may show; None means all."""
@@ -78,15 +86,15 @@ class Worlds:
         simple = bool(rng.random() < self.config.simple)
         while True:
             scene, style, eyes, coarse = self._scene(views, height, width, simple)
-            world = raycast.World(scene.primitives, self.heights)
+            world = World(scene.primitives, self.heights)
             sky = np.array(
                 [self._texture(), rng.uniform(0.2, 1.0), *rng.uniform(0.0, 0.5, 3), *rng.uniform(0.2, 0.8, 3)], np.float32
             )
             samples = 1 if height * width > MANY_PIXELS else 2
-            images = raycast.cast_colors(world, self.atlas, sky, self._light(), eyes, height, width, samples)
+            images = self.caster.colors(world, sky, self._light(), eyes, height, width, samples)
             if simple or textured(images) > LEAST_TEXTURED:
                 break
-        depth = {cell: raycast.cast_depth(world, eyes, height, width, cell) for cell in self.config.cells}
+        depth = {cell: self.caster.depth(world, eyes, height, width, cell) for cell in self.config.cells}
         depth[8] = coarse
         reported = eyes.T_world_cam
         if self.config.photographic:
@@ -94,27 +102,26 @@ class Worlds:
             reported = self._camera_errors(reported, eyes.K, scene.reach)
         return Capture(np.clip(images, 0, 1), eyes.K, reported, depth, self._range(coarse), style, scene.kind)
 
-    def _scene(self, views: int, height: int, width: int, simple: bool) -> tuple[Scene, str, raycast.Eyes, Array]:
+    def _scene(self, views: int, height: int, width: int, simple: bool) -> tuple[Scene, str, Eyes, Array]:
         """Draw worlds and paths until the cameras see something; returns the depth at 8 x 8 blocks with them."""
         while True:
             scene = self.scenes.make(views)
             style = pick_style(self.rng, self.config, under_sky=scene.under_sky)
             T_world_cam = camera_path(self.rng, self.config, views, style, target=scene.target, reach=scene.reach)
             K = intrinsics(self.rng, self.config, views, height, width)
-            eyes = raycast.Eyes(T_world_cam, K, self._bend(K, height, width))
+            eyes = Eyes(T_world_cam, K, self._bend(K, height, width))
             if not scene.above_ground(T_world_cam, self.heights):
                 continue
-            coarse = raycast.cast_depth(raycast.World(scene.primitives, self.heights), eyes, height, width, 8)
+            coarse = self.caster.depth(World(scene.primitives, self.heights), eyes, height, width, 8)
             if self._usable(coarse) and (simple or off_plane(coarse) > LEAST_OFF_PLANE):
                 return scene, style, eyes, coarse
 
     def _texture(self) -> int:
         if self.palette is not None:
             return int(self.rng.choice(self.palette))
-        total = self.atlas[0].shape[0]
         if self.photographs and self.rng.random() < 0.75:
             return int(self.rng.integers(self.photographs))
-        return int(self.rng.integers(self.photographs, total))
+        return int(self.rng.integers(self.photographs, self.textures))
 
     def _light(self) -> Float[Array, " 5"]:
         """Direction to the light, ambient share, and its size where it throws shadows, which it then does from above."""
