@@ -114,6 +114,8 @@ def run_child(
         Cancelled: the job was asked to stop; the child is gone by then.
         UserError: the child failed.
     """
+    for left in ("result.npz", "error.json"):  # by the command before
+        (folder / left).unlink(missing_ok=True)
     np.savez(folder / "job.npz", **job)
     news: queue.Queue[dict[str, Any] | None] = queue.Queue()
     windows = sys.platform == "win32"
@@ -147,7 +149,7 @@ def run_child(
             if process is not None:
                 _end(process)
     assert process is not None
-    if not (folder / "result.npz").exists():
+    if process.returncode or not (folder / "result.npz").exists():
         raise _child_error(folder, process.returncode)
     with np.load(folder / "result.npz") as result:
         return dict(result)

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from .database import fill_database, match, set_focal_lengths, take_matches, verified_matches
+from .database import fill_database, set_focal_lengths, take_matches, verified_matches
 from .features import describe_affine
 from .mapping import adjust, leave_out_two_view_points, map_globally, map_incrementally
+from .matching import match, match_share
 from .models import describe, read, write
 from .refining import refine_cameras
 from .speech import speak_on_stderr, stop_with_parent
@@ -66,9 +67,12 @@ COMMANDS = {
 
 
 def main(command: str, folder: Path) -> None:
-    """Run one command; an error of COLMAP's becomes ``error.json``."""
+    """Run one command; an error of COLMAP's becomes ``error.json``. ``match_share`` is what ``match`` starts, with a database."""
     stop_with_parent()
     speak_on_stderr()
+    if command == "match_share":
+        match_share(folder)
+        return
     try:
         result = COMMANDS[command](folder)
     except (ValueError, RuntimeError, OSError, KeyError, IndexError) as error:

@@ -18,8 +18,6 @@ KNOWN_MODEL = "OPENCV"
 """Camera model of a lens the user knows."""
 FOCAL_GUESS = 1.2
 """Focal length over longest side where EXIF says nothing."""
-MATCH_BLOCKS = 12
-"""Pairs are matched in this many blocks, with news after each."""
 MIN_INLIERS = 15
 """Matches that must fit one two-view geometry for a pair of photos to agree."""
 
@@ -80,26 +78,6 @@ def verification(seed: int) -> pycolmap.TwoViewGeometryOptions:
     options.min_num_inliers = MIN_INLIERS
     options.ransac.random_seed = seed
     return options
-
-
-def match(path: Path, pairs: np.ndarray, seed: int, *, guided: bool) -> None:
-    """Match the chosen pairs by their descriptors and verify them by their two-view geometry.
-
-    Args:
-        guided: look for more matches along the epipolar lines of a geometry once it is found.
-    """
-    listed = path.with_name("pairs.txt")
-    pairing = pycolmap.ImportedPairingOptions()
-    pairing.match_list_path = listed
-    matching = pycolmap.FeatureMatchingOptions()
-    matching.guided_matching = guided
-    blocks = [b for b in np.array_split(pairs, MATCH_BLOCKS) if len(b)]
-    for number, block in enumerate(blocks, start=1):
-        listed.write_text("".join(f"{i:06d} {j:06d}\n" for i, j in block))
-        pycolmap.match_image_pairs(
-            path, matching_options=matching, pairing_options=pairing, verification_options=verification(seed)
-        )
-        say(step="matching", fraction=number / len(blocks))
 
 
 def take_matches(path: Path, job: dict[str, np.ndarray], seed: int) -> None:
