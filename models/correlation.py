@@ -88,7 +88,15 @@ def picture_extent(src: Float[Tensor, "B S h2 w2 C"], sweep: Sweep) -> Float[Ten
 
 
 def sweep_correlation_torch(ref, src, sweep, groups):
-    """Compute ``sweep_correlation`` with ``grid_sample``, on any device."""
+    """Compute ``sweep_correlation`` with ``grid_sample``, on any device; in float32 also where others are in half precision.
+
+    Pixel coordinates in bfloat16 would be off by a pixel of the features.
+    """
+    with torch.autocast(ref.device.type, enabled=False):
+        return _correlated(ref.float(), src.float(), sweep, groups)
+
+
+def _correlated(ref, src, sweep, groups):
     batch, height, width, channels = ref.shape
     neighbours, h2, w2 = src.shape[1:4]
     A, b, offsets = sweep.A, sweep.b, sweep.offsets

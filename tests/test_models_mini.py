@@ -75,6 +75,23 @@ def test_kernel_matches_twin_in_values_and_gradients(extent):
         assert torch.allclose(fast, slow, atol=KERNEL_TOLERANCE)
 
 
+def test_half_precision_around_it_does_not_move_what_is_compared():
+    """Autocast would take the product of homographies and pixels for one of a network's."""
+    torch.manual_seed(0)
+    ref, src = torch.randn(1, 60, 80, 8), torch.randn(1, 1, 60, 80, 8)
+    K = torch.tensor([[[80.0, 0, 40], [0, 80, 30], [0, 0, 1]]])
+    T_world_src = torch.eye(4)[None, None].clone()
+    T_world_src[0, 0, 0, 3] = 0.3
+    T_world_src[0, 0, :3, :3] = torch.linalg.matrix_exp(torch.tensor([[0.0, 0, 0.12], [0, 0, 0], [-0.12, 0, 0]]))
+    A, b = relative_geometry(K, torch.eye(4)[None], K[:, None], T_world_src)
+    sweep = Sweep(A, b, torch.zeros(1, 60, 80), torch.linspace(0.1, 0.5, 3)[None])
+    plain, inside = sweep_correlation_torch(ref, src, sweep, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        under, inside_under = sweep_correlation_torch(ref, src, sweep, 4)
+    assert torch.equal(inside, inside_under)
+    assert torch.allclose(plain, under, atol=1e-5)
+
+
 def test_a_point_lands_where_projection_says():
     cameras = look_cameras([(40, 30), (40, 30)])
     A, b = relative_geometry(cameras.K[:1], cameras.T_world_cam[:1], cameras.K[None, 1:], cameras.T_world_cam[None, 1:])
