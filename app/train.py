@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from models.registry import DepthPredictor, load_predictor, load_splat_head
@@ -18,7 +19,7 @@ from models.training.camera_trainer import STEADY, CameraTraining, train_cameras
 from models.training.matcher_trainer import MatcherTraining, train_matcher
 from models.training.plan import StretchPlan, plan_cameras, plan_matcher, plan_refiner, plan_stretch
 from models.training.refiner_trainer import RefinerTrainConfig, train_refiner
-from models.training.stretch import Stretch
+from models.training.stretch import Stretch, go_last
 from models.training.trainer import TrainConfig
 from models.training.trainer import train as run_training
 from recon.errors import UserError
@@ -47,12 +48,14 @@ def train(arguments: TrainArguments) -> int:
     given = arguments.config
     chosen_ingredients(given.without)
     check_cast(given.cast)
+    check_device(given.device)
     if arguments.plan:
         plan = plan_of(arguments.model, given)
         say(f"In {given.minutes:g} minutes here: about {plan.steps:,} steps of {plan.step_s:.2f} s, {plan.validations} validations")
         say(f"They see {plan.worlds:,} worlds, {plan.photos:,} photos, {plan.pixels / 1e6:,.0f} million pixels")
         say(f"Weights of {format_bytes(plan.weights_bytes)}, a checkpoint of {format_bytes(plan.checkpoint_bytes)}")
         return 0
+    go_last(given.device)
     logging.getLogger().setLevel(logging.INFO)  # the trainer tells how it goes through its log
     try:
         say(f"Weights: {run_stretch_of(arguments.model, given)}")
@@ -61,6 +64,18 @@ def train(arguments: TrainArguments) -> int:
             raise
         raise UserError(str(error), f"Give the {arguments.model}.safetensors of an earlier stretch to --start.") from error
     return 0
+
+
+def check_device(device: str) -> None:
+    """Whether there is such a device here.
+
+    Raises:
+        UserError: there is not.
+    """
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device {device} is not known.", "Give cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: there is no CUDA GPU here that this torch can use.", "Leave it out to train on the CPU.")
 
 
 def plan_of(model: str, given: TrainConfig) -> StretchPlan:
@@ -122,7 +137,7 @@ def shared_choices(given: TrainConfig, instead: str) -> dict[str, Any]:
         UserError: such a choice was made.
     """
     usual = {field.name: field.default for field in fields(TrainConfig)}
-    for name in ("captures", "references", "without"):
+    for name in ("captures", "references", "without", "normals"):
         if getattr(given, name) != usual[name]:
             raise UserError(f"--{name} belongs to 'mini': {instead}.", "Leave it out.")
     return {field.name: getattr(given, field.name) for field in fields(Stretch)}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from app.cli import main
 from models.training import raycast_cuda
@@ -95,3 +96,27 @@ def test_casting_without_a_gpu_is_refused_before_anything_is_written(words, tmp_
     assert main([word.replace("OUT", str(tmp_path / "out")) for word in words] + ["--cast", "cuda"]) != 0
     assert "CUDA_HOME" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("network", ["mini", "matcher", "cameras"])
+def test_training_on_a_gpu_that_is_not_there_is_refused_before_anything_is_written(network, tmp_path, capsys):
+    assert main(["train", network, "--out", str(tmp_path / "out"), "--device", "cuda"]) != 0
+    assert "no CUDA GPU" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("network", ["matcher", "cameras", "refiner"])
+def test_a_loss_that_a_network_does_not_have_is_refused(network, tmp_path, capsys):
+    assert main(["train", network, "--out", str(tmp_path / "out"), "--normals", "0.1"]) != 0
+    assert "belongs to 'mini'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="no priorities")
+def test_a_stretch_on_a_cpu_lets_others_go_first():
+    code = "import os; from models.training.stretch import go_last; go_last('cuda'); a = os.nice(0); go_last('cpu'); go_last('cpu')"
+    code += "; print(a, os.nice(0))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    before, after = map(int, found.stdout.split())
+    assert before == os.nice(0)
+    assert after == max(before, 10)

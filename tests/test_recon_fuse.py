@@ -65,7 +65,7 @@ def test_gaussians_lie_on_the_surfaces():
 
 def test_budget_is_kept_and_used():
     posed, depths = card_and_wall()
-    for budget in (300, 1500):
+    for budget in (20, 300, 1500):  # the first is less than the largest blocks alone
         fused = run(posed, depths, shell=64, max_gaussians=budget)
         assert budget * 0.6 < len(fused.gaussians) <= budget
         assert len(fused.surface) + fused.shell_count == len(fused.gaussians)

@@ -20,7 +20,7 @@ from ..camera_network import CameraNetwork
 from ..precision import to_channels_last
 from .camera_batches import CAMERA_WORLDS, CameraBatch, batch_of, camera_batches, shoot
 from .camera_losses import camera_loss, camera_metrics
-from .stretch import Stretch, begin_with, read_weights, run_stretch, stretch_parser, update
+from .stretch import Stretch, begin_with, go_last, read_weights, run_stretch, stretch_parser, update
 from .textures import load_textures
 from .worlds import Worlds
 
@@ -158,6 +158,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=int, default=getattr(CameraTraining, name))
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    go_last(given.device)
     train_cameras(CameraTraining(**vars(given)))
     return 0
 

@@ -23,7 +23,7 @@ from ..precision import to_channels_last
 from .correspondences import PairBatch, PairSource
 from .makers import APART
 from .matcher_losses import cell_loss, fine_loss, match_metrics, place_loss
-from .stretch import Stretch, begin_with, made_in_background, run_stretch, stretch_parser, update
+from .stretch import Stretch, begin_with, go_last, made_in_background, run_stretch, stretch_parser, update
 from .textures import load_textures
 
 __all__ = ["MatcherTraining", "main", "train_matcher"]
@@ -190,6 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = stretch_parser(__doc__, MatcherTraining)
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    go_last(given.device)
     train_matcher(MatcherTraining(**vars(given)))
     return 0
 

@@ -77,7 +77,7 @@ def plan_stretch(config: TrainConfig, steps: int = 8) -> StretchPlan:
     average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
 
     def step_of(batch: Batch, step: int) -> None:
-        train_step(network, average, optimizer, batch, step, freeze_norms=False, device=config.device)
+        train_step(network, average, optimizer, batch, step, freeze_norms=False, normals=config.normals, device=config.device)
 
     source = batches(config, textures, config.seed + 1)
     step_s, seen = timed(source, step_of, lambda batch: [capture.images for capture in batch.captures], steps)

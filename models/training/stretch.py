@@ -31,10 +31,21 @@ from torch import Tensor
 from .curves import draw_curves
 from .makers import made_by_processes
 
-__all__ = ["Stretch", "begin_with", "made_ahead", "made_in_background", "read_weights", "run_stretch", "stretch_parser", "update"]
+__all__ = [
+    "Stretch",
+    "begin_with",
+    "go_last",
+    "made_ahead",
+    "made_in_background",
+    "read_weights",
+    "run_stretch",
+    "stretch_parser",
+    "update",
+]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+NICE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +60,8 @@ class Stretch:
     """Texture pack; None trains on generated textures alone."""
     device: str = "cpu"
     """'cpu' or 'cuda'."""
-    threads: int = 2
-    """Torch threads on a CPU."""
+    threads: int = 1
+    """Torch threads on a CPU; another one makes worlds."""
     start: Path | None = None
     """Weights to begin with, as an earlier stretch left them; None begins with random ones."""
     seed: int = 0
@@ -95,6 +106,12 @@ def stretch_parser(description: str | None, record: type[Stretch]) -> argparse.A
     parser.add_argument("--makers", type=int, default=None, help="processes that make worlds")
     parser.add_argument("--cast", choices=("cpu", "cuda"), default="cpu", help="where the rays of worlds are cast")
     return parser
+
+
+def go_last(device: str) -> None:
+    """On a CPU let everything else go first: a stretch takes hours there, beside other work."""
+    if device == "cpu" and hasattr(os, "nice") and os.nice(0) < NICE:
+        os.nice(NICE - os.nice(0))
 
 
 def made_in_background(begin: Callable[[int], Callable[[], T]], makers: int) -> Generator[T, None, None]:

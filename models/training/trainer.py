@@ -23,7 +23,7 @@ from ..precision import autocast_dtype, to_channels_last
 from .ingredients import without
 from .losses import depth_loss, depth_metrics, normal_loss, target_position
 from .makers import APART
-from .stretch import Stretch, begin_with, made_in_background, run_stretch, stretch_parser, update
+from .stretch import Stretch, begin_with, go_last, made_in_background, run_stretch, stretch_parser, update
 from .textures import load_textures
 from .worlds import Capture, Worlds
 
@@ -215,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="foretell what the stretch will see, and train nothing")
     given = vars(parser.parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    go_last(given["device"])
     if given.pop("plan"):
         from .plan import plan_stretch
 
