@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .clusters import cluster_sizes
 from .formats.registry import finite_mask
+from .fusing.largest import largest
 from .records import Cameras, Gaussians, Rasterizer, RasterOptions
 
 INVISIBLE_OPACITY = 1.0 / 255.0
@@ -153,12 +154,9 @@ def strongest(
     """
     if len(gaussians) <= count:
         return gaussians
-    if cameras is not None and rasterizer is not None:
-        weight = contributions(gaussians, cameras, rasterizer)
-    else:
-        sides = gaussians.scales.sort(dim=1).values
-        weight = gaussians.opacities * sides[:, 1] * sides[:, 2]
-    kept = torch.topk(weight, count).indices.sort().values
+    if cameras is None or rasterizer is None:
+        return largest(gaussians, count)
+    kept = torch.topk(contributions(gaussians, cameras, rasterizer), count).indices.sort().values
     return gaussians.select(kept)
 
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .editing import strongest
 from .errors import CannotReconstruct
 from .fusing.evidence import Evidence, at_photo_size, gather_evidence
+from .fusing.largest import largest
 from .fusing.leaves import Leaves, Pyramid, build_pyramid, cut_leaves, leaves_to_gaussians, pool_attributes, price_for_budget
 from .fusing.ownership import assign_pixels
 from .fusing.shell import build_shell
@@ -148,7 +148,7 @@ def fuse(
         raise CannotReconstruct(
             "No photo's depth is supported by another photo.", "Take photos that overlap more, from positions closer together."
         )
-    surface = strongest(Gaussians.concatenate(parts), surface_budget)  # the largest blocks alone may be more than were asked for
+    surface = largest(Gaussians.concatenate(parts), surface_budget)  # the largest blocks alone may be more than were asked for
     joined = surface if shell is None else Gaussians.concatenate([surface, shell])
     return Fused(gaussians=joined.detach(), shell_count=len(shell) if shell is not None else 0)
 
