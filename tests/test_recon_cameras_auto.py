@@ -75,10 +75,11 @@ def test_every_kind_of_recipe_places_the_photos(room, views, recipe):
     assert result.attempts[0]["agreement"] > 0.9
 
 
-def test_a_known_lens_is_kept_exactly(room, views):
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_a_known_lens_is_kept_exactly(room, views, mapper):
     lens = (FOCAL_PX, FOCAL_PX, WIDTH / 2, HEIGHT / 2, *DISTORTION.tolist())
     known = Views(tuple(replace(view, intrinsics=lens, focal_px=FOCAL_PX, camera_id="known") for view in views))
-    result = find_cameras(known, progress=Progress(), seed=0)
+    result = find_cameras(known, progress=Progress(), seed=0, ladder=[Recipe(name="this", matching=PLAIN, mapper=mapper)])
     assert (result.cameras.K - torch.from_numpy(room.K)).abs().max() < 1e-9
     assert (result.cameras.distortion - torch.from_numpy(DISTORTION)).abs().max() < 1e-12
     assert centre_error(result, room) < CENTER_TOLERANCE

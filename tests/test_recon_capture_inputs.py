@@ -207,3 +207,26 @@ def test_stopping_ends_the_decoder(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         open_photos(tmp_path, long_side=64, check=stop)
+
+
+def test_long_names_in_an_archive_cost_nothing_else(tmp_path):
+    """100 letters of three bytes are more than a file system takes; a very deep path is left out by name."""
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "a.jpg")
+    photo = (tmp_path / "a.jpg").read_bytes()
+    archive, deep = tmp_path / "long.zip", "d" * 100 + "/"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("\u5199" * 100 + ".jpg", photo)
+        made.writestr(20 * deep + "1.jpg", photo)
+        made.writestr("plain.jpg", photo)
+    intake = take_in(archive, CaptureConfig())
+    assert len(intake.photos) == 2
+    assert all(len(Path(name).name.encode()) <= 120 for name in intake.photos)
+    assert [reason for _, reason in intake.skipped] == ["has a name that is not taken from an archive"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("name", ["x.jpg", "x.zip", "x.mp4"])
+def test_a_pipe_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        take_in(tmp_path / name, CaptureConfig())

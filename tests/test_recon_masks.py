@@ -14,6 +14,7 @@ from app.run import build_tools
 from recon.cameras.features import find_features
 from recon.cameras.recipes import SIFT
 from recon.capture.choices import CaptureConfig
+from recon.capture.masks import find_masks, read_mask_file
 from recon.config import Holdout
 from recon.geometry import pixel_grid, rays_cam, transform
 from recon.photos import open_photos
@@ -94,3 +95,19 @@ def test_polish_sees_nothing_of_what_is_masked(painted):
     open_eyed = run_pipeline(photos, None, replace(config, capture=CaptureConfig()), build_tools(), Progress()).scene
     assert redness_of_the_card(open_eyed) > 0.7, "without masks the card is there"
     assert redness_of_the_card(masked) < 0.1
+
+
+def test_a_mask_of_shares_is_read_as_one(tmp_path):
+    shares = np.zeros((8, 8), np.float32)
+    shares[:, :4] = 1.0
+    Image.fromarray(shares).save(tmp_path / "m.tif")
+    assert read_mask_file(tmp_path / "m.tif", 8, 8).tolist() == (shares > 0.5).tolist()
+
+
+def test_a_mask_of_one_folder_says_nothing_of_another(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "a" / "1.png")
+    assert list(find_masks(tmp_path, ["a/1.jpg", "b/1.jpg"])) == ["a/1.jpg"]
+    assert list(find_masks(tmp_path, ["1.jpg"])) == ["1.jpg"], "photos that lie in no folder"
+    Image.new("L", (8, 8)).save(tmp_path / "1.png")
+    assert find_masks(tmp_path, ["b/1.jpg"]) == {"b/1.jpg": tmp_path / "1.png"}

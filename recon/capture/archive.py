@@ -23,6 +23,8 @@ MOST_PHOTO_BYTES = 1 << 30
 MOST_RATIO = 200
 """Unpacked over packed size of one member beyond which it is taken for a bomb; photos hardly shrink at all."""
 BLOCK = 1 << 20
+MOST_NAME_BYTES, MOST_PATH_BYTES = 120, 1000
+"""Of a part of a member's name and of all of it; longer parts lose their beginning, longer names are left out."""
 
 
 def safe_name(name: str) -> str | None:
@@ -35,8 +37,8 @@ def safe_name(name: str) -> str | None:
         return None
     if path.suffix.lower() not in PHOTO_SUFFIXES | VIDEO_SUFFIXES:
         return None
-    cleaned = [clean_name(part)[-120:].strip(" .") or "_" for part in parts]
-    return "/".join(cleaned)
+    cleaned = [clean_name(part).encode()[-MOST_NAME_BYTES:].decode(errors="ignore").strip(" .") or "_" for part in parts]
+    return "/".join(cleaned) if sum(len(part.encode()) + 1 for part in cleaned) <= MOST_PATH_BYTES else None
 
 
 def unpack(archive: Path, folder: Path, *, check: Callable[[], None]) -> list[tuple[str, str]]:

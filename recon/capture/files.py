@@ -65,6 +65,11 @@ def find_files(paths: Path | str | Sequence[Path | str]) -> Found:
     if missing:
         more = f" (and {len(missing) - 5} more)" if len(missing) > 5 else ""
         raise UserError(f"There is no file or folder {', '.join(missing[:5])}{more}.", "Check the path.")
+    strange = [shown(p) for p in given if not (p.is_file() or p.is_dir())]
+    if strange:
+        raise UserError(
+            f"{strange[0]} is neither a file nor a folder, but a pipe or a device.", "Give photos, or a folder of them."
+        )
     files: dict[Path, str] = {}
     skipped: list[tuple[str, str]] = []
     for path in given:

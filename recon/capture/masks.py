@@ -33,7 +33,9 @@ def read_mask_file(path: Path, width: int, height: int) -> np.ndarray:
         bool ``H W``, True where everything that a pixel averages counts.
     """
     with opened(path) as image:
-        grey = image.convert("L") if image.mode in ("1", "L", "P", "RGB", "I;16", "I") else image.convert("RGBA").convert("L")
+        if image.mode == "F" and image.getextrema()[1] <= 1:
+            image = image.point(lambda level: level * 255)  # shares, not levels
+        grey = image.convert("L") if image.mode in ("1", "L", "P", "RGB", "I;16", "I", "F") else image.convert("RGBA").convert("L")
         if "A" in image.mode:
             low, high = grey.getextrema()
             if low == high:
@@ -51,17 +53,20 @@ def find_masks(folder: Path, names: list[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"--masks {shown(folder)} is not a folder.", "Give a folder with one mask per photo, named like it.")
     at: dict[str, Path] = {}
+    bare: dict[str, Path] = {}  # by name alone, for photos in no folder: the mask of a/1.jpg says nothing of b/1.jpg
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in MASK_SUFFIXES and path.is_file():
             key = clean_name(path.relative_to(folder).with_suffix("").as_posix()).casefold()
             at.setdefault(key, path)
-            at.setdefault(key.rpartition("/")[2], path)
+            bare.setdefault(key.rpartition("/")[2], path)
     found = {}
     for name in names:
         whole = name.casefold()
         stem = whole.rpartition(".")[0] or whole
         short = [key.rpartition("/")[2] for key in (whole, stem)]
         path = next((at[key] for key in (whole, stem, *short) if key in at), None)
+        if path is None and "/" not in whole:
+            path = next((bare[key] for key in short if key in bare), None)
         if path is not None:
             found[name] = path
     if not found:

@@ -144,7 +144,19 @@ def map_globally(path: Path, seed: int) -> list[Model]:
     output = own.with_name("models")
     output.mkdir(exist_ok=True)
     say(step="placing", fraction=0.1, placed=0)
-    return largest_first(pycolmap.global_mapping(own, own.parent, output, options))
+    models = largest_first(pycolmap.global_mapping(own, own.parent, output, options))
+    for model in models:  # it knows no lens that stays as it is
+        restore_known_lenses(model, path)
+    return models
+
+
+def restore_known_lenses(model: Model, path: Path) -> None:
+    """Give the lenses that the user told back their numbers; the adjustment that follows moves cameras and points to fit."""
+    database = pycolmap.Database.open(path)
+    for camera in database.read_all_cameras():
+        if camera.model_name == KNOWN_MODEL and camera.camera_id in model.cameras:
+            model.cameras[camera.camera_id].params = camera.params
+    database.close()
 
 
 def largest_first(models: dict[int, Model]) -> list[Model]:
