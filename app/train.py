@@ -49,6 +49,9 @@ def train(arguments: TrainArguments) -> int:
     chosen_ingredients(given.without)
     check_cast(given.cast)
     check_device(given.device)
+    for name in ("makers", "captures", "threads"):
+        if (number := getattr(given, name)) is not None and number < 1:
+            raise UserError(f"--{name} {number} is too few.", "Give 1 or more, or leave it out.")
     if arguments.plan:
         plan = plan_of(arguments.model, given)
         say(f"In {given.minutes:g} minutes here: about {plan.steps:,} steps of {plan.step_s:.2f} s, {plan.validations} validations")

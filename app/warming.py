@@ -32,10 +32,12 @@ def warm_up() -> float:
     posed, ranges = wall(), torch.tensor([[1.0, 8.0]]).repeat(VIEWS, 1)
     progress = Progress()
     load_predictor("mini", device="cpu")(posed, choose_neighbours(posed, count=2), ranges, progress)
+    sure = torch.full((HEIGHT, WIDTH), 0.95)
+    sure[:, : WIDTH // 3] = 0.02  # guesses go other ways
     known = Prediction(
         cameras=posed.cameras,
         depth=tuple(torch.full((HEIGHT, WIDTH), WALL_Z) for _ in range(VIEWS)),
-        confidence=tuple(torch.full((HEIGHT, WIDTH), 0.95) for _ in range(VIEWS)),
+        confidence=(sure,) * VIEWS,
     )
     fused = fuse(posed, known, load_splat_head(device="cpu"), FuseConfig(max_gaussians=600), progress)
     updater = load_updater(device="cpu")

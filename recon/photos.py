@@ -145,6 +145,7 @@ def _make_views(
                 decode=partial(_decode, path, name, facts["orientation"]),
                 focal_px=facts["focal_px"],
                 camera_id=f"{body}|{probe['width']}x{probe['height']}",
+                lens_is_shared=chosen.shared_camera,
                 exif=facts["plain"],
                 holdout=holdout is not None and holdout.covers(index),
                 content=probe["content"] + (path_digest(str(masks[name])) if name in masks else ""),

@@ -86,6 +86,8 @@ class View:
     """Focal length in pixels of the original size, from EXIF; None when unknown."""
     camera_id: str = ""
     """Photos of one body and lens at one size share this key."""
+    lens_is_shared: bool = False
+    """The user said that photos with this key have one lens."""
     exif: Mapping[str, Any] = field(default_factory=dict)
     """Plain EXIF fields worth reporting (make, model, exposure). Never position or owner."""
     holdout: bool = False

@@ -15,7 +15,9 @@ import torch
 
 from app.cli import main
 from models.training import raycast_cuda
+from models.training.makers import waiting
 from models.training.matcher_trainer import MatcherTraining, pair_maker
+from models.training.plan import WARM_UP, timed
 from models.training.raycast_cuda import CudaCaster, can_cast
 from models.training.textures import generated_textures
 from models.training.trainer import TrainConfig, batch_maker
@@ -120,3 +122,18 @@ def test_a_stretch_on_a_cpu_lets_others_go_first():
     before, after = map(int, found.stdout.split())
     assert before == os.nice(0)
     assert after == max(before, 10)
+
+
+@pytest.mark.parametrize("word", ["--makers", "--captures", "--threads"])
+def test_none_of_what_a_step_needs_is_refused(word, tmp_path, capsys):
+    assert main(["train", "mini", "--out", str(tmp_path / "out"), word, "0"]) != 0
+    assert f"{word} 0 is too few" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_does_not_time_what_was_made_before_it_looked():
+    """What processes made ahead is used up before steps are timed."""
+    used = []
+    source = (number for number in range(1000))
+    timed(source, lambda batch, step: used.append(batch), lambda batch: [], 5, makers=4)
+    assert len(used) == 5 + WARM_UP + waiting(4)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from recon.cameras.auto import Workbench, fits
+from recon.cameras.recipes import LADDER
+from recon.cameras.refined import shared_lenses
 from recon.cameras.result import SfmResult, blank_cameras
 from recon.capture.choices import CaptureConfig
 from recon.capture.known import KnownDistance, apply_distance, read_intrinsics
 from recon.errors import UserError
 from recon.lens import posed_views
 from recon.photos import open_photos
+from recon.progress import Progress
 from recon.records import Cameras
 
 import helpers
@@ -135,3 +140,29 @@ def test_the_look_before_a_run(tmp_path):
     for part in ("7 photos are few", "2.png", "more light", "copies add nothing", "focal length"):
         assert part in said
     assert "3 of them doubtful" in found.check.summary
+
+
+def test_one_lens_in_pixels_is_not_given_to_photos_of_several_sizes(tmp_path):
+    names, sizes = ["a.jpg", "b.jpg"], [(4000, 3000), (3000, 4000)]
+    with pytest.raises(UserError, match="3000x4000 and 4000x3000"):
+        read_intrinsics("3000,3000,1500,1500", names, sizes)
+    each = tmp_path / "lenses.json"
+    each.write_text('{"all": [3000, 3000, 2000, 1500], "b.jpg": [3000, 3000, 1500, 2000]}')
+    assert [lens[2:4] for lens in read_intrinsics(str(each), names, sizes)] == [(2000, 1500), (1500, 2000)]
+
+
+def test_a_lens_that_the_user_says_is_shared_is_not_split(tmp_path):
+    helpers.write_noise_photos(tmp_path, 3, seed=1)
+    own = next(recipe for recipe in LADDER if recipe.only == "lenses shared")
+    for said in (False, True):
+        views = open_photos(tmp_path, long_side=64, capture=CaptureConfig(shared_camera=said)).views
+        bench = Workbench(views=views, folder=tmp_path, progress=Progress(), seed=0)
+        assert fits(replace(own, at_least=2), views, bench) != said
+        cameras = Cameras(
+            T_world_cam=torch.eye(4, dtype=torch.float64).repeat(3, 1, 1),
+            K=torch.tensor([[[f, 0, 32], [0, f, 24], [0, 0, 1]] for f in (50.0, 80.0, 120.0)], dtype=torch.float64),
+            width=(64,) * 3,
+            height=(48,) * 3,
+        )
+        numbers = shared_lenses(views, cameras, bench.camera_numbers(own_lenses=False))
+        assert len(set(numbers.tolist())) == (1 if said else 3)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numba
 import torch
 
-__all__ = ["APART", "made_by_processes"]
+__all__ = ["APART", "made_by_processes", "waiting"]
 
 T = TypeVar("T")
 APART = 7919
@@ -35,7 +35,7 @@ def made_by_processes(begin: Callable[[int], Callable[[], T]], count: int) -> Ge
         RuntimeError: a process ended, for want of memory say.
     """
     context = multiprocessing.get_context("spawn")
-    ready = context.Queue(maxsize=2 * count)
+    ready = context.Queue(maxsize=waiting(count))
     makers = [context.Process(target=produce, args=(begin, number, ready), daemon=True) for number in range(count)]
     for maker in makers:
         maker.start()
@@ -55,6 +55,11 @@ def made_by_processes(begin: Callable[[int], Callable[[], T]], count: int) -> Ge
             maker.terminate()
         for maker in makers:
             maker.join()
+
+
+def waiting(count: int) -> int:
+    """How many of what so many processes make may wait to be used."""
+    return 2 * count
 
 
 def produce(begin: Callable[[int], Callable[[], Any]], number: int, ready: Any) -> None:

@@ -30,6 +30,7 @@ from .camera_trainer import CameraTraining, held_out_batches, source_of
 from .camera_trainer import train_step as camera_step
 from .camera_trainer import validate as validate_cameras
 from .correspondences import PairBatch, PairSource
+from .makers import waiting
 from .matcher_trainer import MatcherTraining, pair_batches
 from .matcher_trainer import train_step as matcher_step
 from .matcher_trainer import validate as validate_matcher
@@ -43,7 +44,8 @@ from .trainer import held_out_batches as held_out_captures
 from .worlds import Worlds
 
 WARM_UP = 6
-"""Steps that are not timed: the first compile, and the worlds that wait by then are used up by the next."""
+"""Steps that are not timed: the first compile, and the worlds that wait by then are used up by the next. Where processes make
+worlds, as many more as may wait in their queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def plan_stretch(config: TrainConfig, steps: int = 8) -> StretchPlan:
         train_step(network, average, optimizer, batch, step, freeze_norms=False, normals=config.normals, device=config.device)
 
     source = batches(config, textures, config.seed + 1)
-    step_s, seen = timed(source, step_of, lambda batch: [capture.images for capture in batch.captures], steps)
+    step_s, seen = timed(source, step_of, lambda batch: [capture.images for capture in batch.captures], steps, config.maker_count)
     held_out = held_out_captures(textures, 2)
     began = time.perf_counter()
     validate(average, held_out, config.device)
@@ -100,7 +102,9 @@ def plan_matcher(config: MatcherTraining, steps: int = 8) -> StretchPlan:
     def step_of(batch: PairBatch, step: int) -> None:
         matcher_step(network, average, optimizer, batch, others, step, device=config.device)
 
-    step_s, seen = timed(pair_batches(config, textures, config.seed + 1), step_of, lambda batch: [batch.images], steps)
+    step_s, seen = timed(
+        pair_batches(config, textures, config.seed + 1), step_of, lambda batch: [batch.images], steps, config.maker_count
+    )
     held_out = [PairSource(textures, 1).make(2, views=3, size=(192, 256))]
     began = time.perf_counter()
     validate_matcher(average, held_out, config.device)
@@ -124,7 +128,7 @@ def plan_cameras(config: CameraTraining, steps: int = 8) -> StretchPlan:
     def images(batch: CameraBatch) -> list[np.ndarray]:
         return [one.flatten(0, 1).numpy() for one in batch.images]
 
-    step_s, seen = timed(source_of(config, textures, config.seed + 1), step_of, images, steps)
+    step_s, seen = timed(source_of(config, textures, config.seed + 1), step_of, images, steps, config.maker_count)
     held_out = held_out_batches(config, textures, 1)
     began = time.perf_counter()
     validate_cameras(average, held_out, config.device)
@@ -161,17 +165,26 @@ def plan_refiner(config: RefinerTrainConfig, rasterizer: Rasterizer, predictor, 
 
 
 def timed(
-    source: Generator[Any, None, None], step_of: Callable[[Any, int], None], images: Callable[[Any], list[np.ndarray]], steps: int
+    source: Generator[Any, None, None],
+    step_of: Callable[[Any, int], None],
+    images: Callable[[Any], list[np.ndarray]],
+    steps: int,
+    makers: int = 1,
 ) -> tuple[float, tuple[int, int]]:
-    """Seconds of a step after warming up, and the photos and pixels that the timed steps saw."""
+    """Seconds of a step after warming up, and the photos and pixels that the timed steps saw.
+
+    Args:
+        makers: processes that make worlds; 1 is a thread.
+    """
     photos, pixels, began = 0, 0, 0.0
+    warm_up = WARM_UP + (waiting(makers) if makers > 1 else 0)
     with contextlib.closing(source):
         for step, batch in enumerate(source):
-            if step == WARM_UP:
+            if step == warm_up:
                 began = time.perf_counter()
-            if step == steps + WARM_UP:
+            if step == steps + warm_up:
                 break
-            if step >= WARM_UP:
+            if step >= warm_up:
                 photos += sum(len(one) for one in images(batch))
                 pixels += sum(one[..., 0].size for one in images(batch))
             step_of(batch, step)

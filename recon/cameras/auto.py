@@ -102,7 +102,7 @@ def fits(recipe: Recipe, views: Views, bench: Workbench) -> bool:
         return any(view.focal_px is None for view in views)
     if recipe.only == "lenses shared":
         shared = len(np.unique(bench.camera_numbers(own_lenses=False))) < len(views)
-        return shared and all(view.intrinsics is None for view in views)
+        return shared and all(view.intrinsics is None and not view.lens_is_shared for view in views)
     return True
 
 

@@ -33,7 +33,7 @@ def shared_lenses(views: Views, cameras: Cameras, camera_of: np.ndarray) -> np.n
     numbers = camera_of.copy()
     for number in np.unique(camera_of):
         members = np.flatnonzero(camera_of == number)
-        known = all(views[i].intrinsics is not None for i in members)
+        known = all(views[i].intrinsics is not None or views[i].lens_is_shared for i in members)
         if not known and focal[members].max() > SHARED_SPREAD * focal[members].min():
             numbers[members] = len(views) + members
     return np.unique(numbers, return_inverse=True)[1].reshape(-1)

@@ -23,6 +23,6 @@ class CaptureConfig:
     """What is known of the lens: fx,fy,cx,cy in pixels of the original photos, optionally k1,k2,p1,p2 after them; or a JSON file
     that gives such lists by photo name, or one for all under "all"."""
     shared_camera: bool = False
-    """All photos come from one camera with one zoom setting, whatever EXIF says."""
+    """All photos come from one camera with one zoom setting, whatever EXIF says; those of one size share a lens."""
     scale_from: str | None = None
     """Real distance between the places two photos were taken from, as A,B=1.2m (or cm, mm, ft, in); the scene is then in metres."""

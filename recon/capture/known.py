@@ -40,7 +40,7 @@ def read_intrinsics(text: str, names: Sequence[str], sizes: Sequence[tuple[int, 
     Raises:
         UserError: it is neither, or a number makes no sense for its photo.
     """
-    path = Path(text).expanduser()
+    path, own = Path(text).expanduser(), set[str]()
     if re.fullmatch(r"[\s0-9eE+.,-]+", text):
         per_name = {name: _numbers(text.split(","), "--intrinsics") for name in names}
     else:
@@ -50,11 +50,19 @@ def read_intrinsics(text: str, names: Sequence[str], sizes: Sequence[tuple[int, 
         unknown = [name for name in content if name != "all" and name not in names]
         if unknown:
             raise UserError(f"{shown(path)} names photos that are not among those given: {', '.join(unknown[:5])}.", HOW)
+        own = set(content)
         per_name = {
             name: _numbers(content[name if name in content else "all"], shown(path))
             for name in names
             if name in content or "all" in content
         }
+    alike = {size for name, size in zip(names, sizes, strict=True) if name in per_name and name not in own}
+    if len(alike) > 1:
+        told = " and ".join(f"{width}x{height}" for width, height in sorted(alike))
+        raise UserError(
+            f"--intrinsics: the photos are of several sizes ({told} pixels), which one lens in pixels cannot fit.",
+            'Give a JSON file with a list for each photo: {"a.jpg": [fx, fy, cx, cy], ...}.',
+        )
     for name, (width, height) in zip(names, sizes, strict=True):
         if name in per_name:
             _check_lens(per_name[name], name, width, height)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..cameras.features import feature_size
+from ..cameras.recipes import FEW, LEAN_SIFT, RICH_SIFT, SIFT, SOME
 from ..errors import UserError
 from ..records import Views
 from ..refining import MOST_PHOTOS
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
 
 REFERENCE = Machine(cores=2, sift_s=0.70, conv_s=0.0165)
 """What the probe said of the machine on which the costs below were measured."""
-FEATURE_MPX = 0.3
-FEATURE_S, PAIR_S, PLACE_S = 0.18, 0.05, 0.22
-"""Cameras: per photo at FEATURE_MPX, per compared pair, per photo placed; half as much again as when the first way succeeds, for
-about one capture in three needs another, and nobody knows which before."""
+FEATURE_S, FEATURES_PER_MPX = 0.6, 13_000
+"""Cameras: per 10^6 pixels of a photo at the size features are found at, and how many are found there."""
+PAIR_S, PAIR_FEATURES, PLACE_S = 0.06, 4096, 0.22
+"""Cameras: per compared pair of photos with so many features (as their number to the power 1.5), per photo placed; half as
+much again as when the first way succeeds, for nearly half of our sets need another, and nobody knows which before."""
 EXHAUSTIVE_UP_TO, PAIRS_PER_PHOTO = 16, 9
 READ_CAMERAS_S = 0.02
 """Cameras from a file."""
@@ -140,12 +143,16 @@ def work_seconds(views: Views, config: PipelineConfig, model: str, machine: Mach
     count = len(views)
     inputs = [view for view in views if not view.holdout]
     working_mpx = sum(view.width * view.height for view in inputs) / 1e6
-    feature_mpx = min(FEATURE_MPX * 4, max((view.width * view.height for view in views), default=0) / 1e6)
     pairs = count * (count - 1) / 2 if count <= EXHAUSTIVE_UP_TO else count * PAIRS_PER_PHOTO
     one = machine.sift_s / REFERENCE.sift_s  # a thread of this machine against one of the reference
     all_threads = one * REFERENCE.cores / min(machine.cores, 8)
     networks = machine.conv_s / REFERENCE.conv_s * REFERENCE.cores / min(machine.cores, 8)
-    cameras = all_threads * (FEATURE_S * count * feature_mpx / FEATURE_MPX + PAIR_S * pairs) + one * PLACE_S * count
+    kind = RICH_SIFT if count <= FEW else SIFT if count <= SOME else LEAN_SIFT
+    sizes = [feature_size(view, kind) for view in views]
+    feature_mpx = sum(width * height for width, height in sizes) / 1e6
+    features = min(kind.most, FEATURES_PER_MPX * feature_mpx / max(1, count))
+    pair_s = PAIR_S * (features / PAIR_FEATURES) ** 1.5
+    cameras = all_threads * (FEATURE_S * feature_mpx + pair_s * pairs) + one * PLACE_S * count
     depth = DEPTH_S.get(model)
     looked_at = min(1.0, MOST_PHOTOS / max(1, len(inputs))) if config.refine != 0 else 1.0
     passes_mpx = passes(config) * looked_at * working_mpx
