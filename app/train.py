@@ -7,7 +7,7 @@ Does not: train; ``models.training`` does, and runs without this room on a bare 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from models.registry import DepthPredictor, load_predictor, load_splat_head
-from models.training.camera_trainer import STEADY, CameraTraining, train_cameras
+from models.training.camera_trainer import CameraTraining, train_cameras
 from models.training.matcher_trainer import MatcherTraining, train_matcher
 from models.training.plan import StretchPlan, plan_cameras, plan_matcher, plan_refiner, plan_stretch
 from models.training.refiner_trainer import RefinerTrainConfig, train_refiner
@@ -114,8 +114,7 @@ def refiner_config(given: TrainConfig) -> RefinerTrainConfig:
         raise UserError(f"--device {given.device}: the refiner is trained on the CPU.", "Leave it out.")
     if given.makers is not None:
         raise UserError(f"--makers {given.makers}: worlds for the refiner are made in its own process.", "Leave it out.")
-    choices = shared_choices(given, "a step of the refiner sees one world")
-    return replace(RefinerTrainConfig(**choices), learning_rate=2 * given.learning_rate)
+    return RefinerTrainConfig(**shared_choices(given, "a step of the refiner sees one world"))
 
 
 def refiner_tools() -> tuple[Rasterizer, DepthPredictor, SplatHead]:
@@ -124,9 +123,8 @@ def refiner_tools() -> tuple[Rasterizer, DepthPredictor, SplatHead]:
 
 
 def camera_config(given: TrainConfig) -> CameraTraining:
-    """The same choices for the camera network, which takes smaller steps."""
-    choices = shared_choices(given, "a step of the camera network sees a number of photos that suits the machine")
-    return replace(CameraTraining(**choices), learning_rate=STEADY * given.learning_rate)
+    """The same choices for the camera network."""
+    return CameraTraining(**shared_choices(given, "a step of the camera network sees a number of photos that suits the machine"))
 
 
 def shared_choices(given: TrainConfig, instead: str) -> dict[str, Any]:

@@ -294,7 +294,7 @@ def test_a_step_on_normals_is_logged_and_goes_elsewhere():
         torch.manual_seed(0)
         network = MiniNetwork()
         average, optimizer = copy.deepcopy(network), torch.optim.SGD(network.parameters(), lr=0.1)
-        parts = train_step(network, average, optimizer, batch, 0, freeze_norms=False, normals=weight, device="cpu")
+        parts = train_step(network, average, optimizer, batch, 0, config=TrainConfig(out=Path(), normals=weight))
         assert ("normals" in parts) == (weight > 0)
         moved[weight] = torch.cat([p.detach().flatten() for p in network.parameters()])
     assert bool(torch.isfinite(moved[5.0]).all())

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,8 +32,6 @@ SEEN_TOGETHER = 6
 """Photos of a held-out world."""
 TRUNK = ("encode.stem.", "encode.down")
 """Names of weights that the matcher's encoder has too."""
-STEADY = 0.4
-"""Largest learning rate over that of the other networks: attention over many photos bears less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,8 @@ class CameraTraining(Stretch):
     """How often a world is used, in different parts; None takes 8 on a CPU, 32 with CUDA, where making them takes longest."""
     kept: int = 512
     """Worlds that are kept to choose from."""
-    learning_rate: float = STEADY * Stretch.learning_rate
+    usual_rate: ClassVar[float] = 4.0e-4
+    """Less than other networks take: attention over many photos bears less."""
 
     def sized(self) -> dict[str, int]:
         """What a batch is made of, on this device."""

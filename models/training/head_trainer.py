@@ -142,15 +142,6 @@ def splat_capture(posed: PosedViews, prediction: Prediction, head: HeadNetwork, 
     return Gaussians.concatenate([*parts, shell] if shell is not None else parts)
 
 
-def color_loss(drawn: Float[Tensor, "V H W 3"], photos: Float[Tensor, "V H W 3"]) -> Tensor:
-    """L1 and structural dissimilarity, four to one. Source: 3D Gaussian Splatting, Kerbl et al. 2023, equation 7."""
-    a, b = (t.permute(0, 3, 1, 2) for t in (drawn, photos))
-    mean_a, mean_b, aa, bb, ab = (F.avg_pool2d(t, 7, 1) for t in (a, b, a * a, b * b, a * b))
-    covariance, variance = ab - mean_a * mean_b, aa + bb - mean_a**2 - mean_b**2
-    ssim = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4) / ((mean_a**2 + mean_b**2 + 1e-4) * (variance + 9e-4))
-    return 0.8 * (drawn - photos).abs().mean() + 0.2 * (1 - ssim.mean())
-
-
 def train_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor=None) -> Path:
     """Train for the given time and return the path of the averaged fp16 weights.
 

@@ -1,6 +1,6 @@
-"""What the depth network is asked for: the right plane, the right position, and honest confidence.
+"""What the depth network is asked for: the right plane, the right position, and honest confidence; and what a picture is asked for.
 
-Input: network output and exact depth. Output: one scalar, and numbers for the log.
+Input: network output and exact depth, or a picture and its photo. Output: one scalar, and numbers for the log.
 Does not: know about worlds or optimisers.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..mini import MiniConfig, MiniOutput
 
-__all__ = ["Target", "depth_loss", "depth_metrics", "normal_loss", "target_position"]
+__all__ = ["Target", "color_loss", "depth_loss", "depth_metrics", "normal_loss", "target_position"]
 
 
 ONE_SURFACE_REL = 0.05
@@ -92,6 +92,15 @@ def normal_loss(
     smooth = solid & ((right - 1).abs() < ONE_SURFACE_REL) & ((below - 1).abs() < ONE_SURFACE_REL)
     cosine = (surface_normals(predicted, K) * surface_normals(true, K)).sum(-1)
     return _mean(1 - cosine, smooth.float())
+
+
+def color_loss(drawn: Float[Tensor, "V H W 3"], photos: Float[Tensor, "V H W 3"]) -> Tensor:
+    """L1 and structural dissimilarity, four to one. Source: 3D Gaussian Splatting, Kerbl et al. 2023, equation 7."""
+    a, b = (t.permute(0, 3, 1, 2) for t in (drawn, photos))
+    mean_a, mean_b, aa, bb, ab = (F.avg_pool2d(t, 7, 1) for t in (a, b, a * a, b * b, a * b))
+    covariance, variance = ab - mean_a * mean_b, aa + bb - mean_a**2 - mean_b**2
+    ssim = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4) / ((mean_a**2 + mean_b**2 + 1e-4) * (variance + 9e-4))
+    return 0.8 * (drawn - photos).abs().mean() + 0.2 * (1 - ssim.mean())
 
 
 @torch.no_grad()

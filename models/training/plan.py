@@ -39,7 +39,7 @@ from .refiner_trainer import take_step as refiner_step
 from .refiner_trainer import validate as validate_refiner
 from .stretch import Stretch
 from .textures import load_textures
-from .trainer import Batch, TrainConfig, batches, train_step, validate
+from .trainer import Batch, TrainConfig, batches, check_colours, train_step, validate
 from .trainer import held_out_batches as held_out_captures
 from .worlds import Worlds
 
@@ -66,20 +66,22 @@ class StretchPlan:
     """Weights, average and the optimiser's state, from which the same folder goes on."""
 
 
-def plan_stretch(config: TrainConfig, steps: int = 8) -> StretchPlan:
+def plan_stretch(config: TrainConfig, rasterizer: Rasterizer | None = None, steps: int = 8) -> StretchPlan:
     """Measure some steps of the depth network on this machine and foretell a whole stretch; nothing is written.
 
     Args:
+        rasterizer: as the trainer takes it.
         steps: steps to time, after some that warm up and use worlds made meanwhile.
     """
+    check_colours(config, rasterizer)
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     textures = load_textures(config.textures) if config.textures else None
     network = to_channels_last(MiniNetwork()).to(config.device)
-    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.peak_rate)
 
     def step_of(batch: Batch, step: int) -> None:
-        train_step(network, average, optimizer, batch, step, freeze_norms=False, normals=config.normals, device=config.device)
+        train_step(network, average, optimizer, batch, step, config=config, rasterizer=rasterizer)
 
     source = batches(config, textures, config.seed + 1)
     step_s, seen = timed(source, step_of, lambda batch: [capture.images for capture in batch.captures], steps, config.maker_count)
@@ -96,7 +98,7 @@ def plan_matcher(config: MatcherTraining, steps: int = 8) -> StretchPlan:
     torch.set_num_threads(config.threads)
     textures = load_textures(config.textures) if config.textures else None
     network = to_channels_last(MatcherNetwork()).to(config.device)
-    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.peak_rate)
     others = torch.zeros(0, network.config.place_channels, device=config.device)
 
     def step_of(batch: PairBatch, step: int) -> None:
@@ -118,7 +120,7 @@ def plan_cameras(config: CameraTraining, steps: int = 8) -> StretchPlan:
     torch.set_num_threads(config.threads)
     textures = load_textures(config.textures) if config.textures else None
     network = to_channels_last(CameraNetwork()).to(config.device)
-    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.peak_rate)
     worlds = []
 
     def step_of(batch: CameraBatch, step: int) -> None:
@@ -146,7 +148,7 @@ def plan_refiner(config: RefinerTrainConfig, rasterizer: Rasterizer, predictor, 
     torch.set_num_threads(config.threads)
     textures = load_textures(config.textures) if config.textures else None
     network = RefinerNetwork(RefinerConfig(rounds=config.rounds[1], context=config.context))
-    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
+    average, optimizer = copy.deepcopy(network), torch.optim.AdamW(network.parameters(), lr=config.peak_rate)
     rng = np.random.default_rng(config.seed)
     source = lessons(partial(make_lesson, Worlds(textures, config.seed + 1, cast=config.cast), predictor, head), rng)
 

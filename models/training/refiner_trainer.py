@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ from recon.records import Gaussians, Rasterizer, RasterOptions
 from recon.refining import COLUMNS, apply_update, gather_feedback, pixel_spacing, refine, with_degree
 
 from ..refiner import GROUPS, LearnedUpdater, RefinerConfig, RefinerNetwork
-from .head_trainer import capture_to_posed, color_loss, predict_capture
+from .head_trainer import capture_to_posed, predict_capture
+from .losses import color_loss
 from .stretch import Stretch, begin_with, run_stretch, update
 from .textures import load_textures
 from .trainer import HELD_OUT_TEXTURES
@@ -61,6 +62,8 @@ class RefinerTrainConfig(Stretch):
     context: int = 16
     """Numbers that Gaussians near each other share."""
     validation_worlds: int = 8
+
+    usual_rate: ClassVar[float] = 2.0e-3
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numba
 import torch
@@ -46,6 +46,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 NICE = 10
+LONG_MEMORY = 0.998
+"""Share of the moving average that stays at each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,8 @@ class Stretch:
     """Weights to begin with, as an earlier stretch left them; None begins with random ones."""
     seed: int = 0
     """Seed of worlds and weights."""
-    learning_rate: float = 1.0e-3
-    """Peak of the cosine schedule (by time)."""
+    learning_rate: float | None = None
+    """Peak of the cosine schedule (by time); None takes what is usual for the network."""
     validate_s: float = 300.0
     """Seconds between validations and checkpoints."""
     validation_worlds: int = 12
@@ -79,6 +81,14 @@ class Stretch:
     cast: Literal["cpu", "cuda"] = "cpu"
     """Where the rays of worlds are cast; a seed draws the same worlds either way. 'cuda' takes from the GPU what steps could use:
     for when steps wait for worlds."""
+
+    usual_rate: ClassVar[float] = 1.0e-3
+    """Learning rate of this network where none is given."""
+
+    @property
+    def peak_rate(self) -> float:
+        """Learning rate at the peak of the schedule."""
+        return self.usual_rate if self.learning_rate is None else self.learning_rate
 
     @property
     def on_cuda(self) -> bool:
@@ -100,7 +110,7 @@ def stretch_parser(description: str | None, record: type[Stretch]) -> argparse.A
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=record.threads)
     parser.add_argument("--start", type=Path, default=None, help="weights to begin with")
-    parser.add_argument("--learning-rate", type=float, default=record.learning_rate)
+    parser.add_argument("--learning-rate", type=float, default=None, help=f"at its peak; {record.usual_rate:g} is usual")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=None)
     parser.add_argument("--makers", type=int, default=None, help="processes that make worlds")
@@ -114,13 +124,17 @@ def go_last(device: str) -> None:
         os.nice(NICE - os.nice(0))
 
 
-def made_in_background(begin: Callable[[int], Callable[[], T]], makers: int) -> Generator[T, None, None]:
+def made_in_background(
+    begin: Callable[[int], Callable[[], T]], makers: int, *, apart: bool = False
+) -> Generator[T, None, None]:
     """Yield what a thread of this process makes, or several processes.
 
     Args:
         begin: called with the number of a maker, returns what is then called again and again; can be pickled.
+        apart: never a thread of this process: for steps that draw on the CPU, where numba's plainest way of threading ends a
+            program in which a thread casts rays while another draws.
     """
-    return made_ahead(begin(0)) if makers == 1 else made_by_processes(begin, makers)
+    return made_by_processes(begin, makers) if apart or makers > 1 else made_ahead(begin(0))
 
 
 def made_ahead(make: Callable[[], T]) -> Generator[T, None, None]:
@@ -171,7 +185,7 @@ def run_stretch(
         warm_up: steps over which the learning rate rises, also after a restart.
     """
     average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.peak_rate, weight_decay=0.01, betas=(0.9, 0.98))
     path = config.out / f"{name}.safetensors"
     step, spent_s = resume(path.with_suffix(".checkpoint.pt"), network, average, optimizer)
     began, last_check, restart = time.perf_counter() - spent_s, time.perf_counter(), step
@@ -189,7 +203,7 @@ def run_stretch(
                 return path
             warm = min(1.0, (step - restart + 1) / warm_up)
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(elapsed, 1.0))))
+                group["lr"] = config.peak_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(elapsed, 1.0))))
             parts = step_of(batch, average, optimizer, step, elapsed)
             step += 1
             if step % 50 == 0:
@@ -197,18 +211,30 @@ def run_stretch(
     raise AssertionError("the source of batches is endless")
 
 
-def update(network: torch.nn.Module, average: torch.nn.Module, optimizer, loss: Tensor, step: int) -> float:
-    """Step down the gradient, cut to length 1, and let the moving average follow; returns the gradient's length before the cut."""
+def update(
+    network: torch.nn.Module, average: torch.nn.Module, optimizer, loss: Tensor, step: int, *, memory: float = LONG_MEMORY
+) -> float:
+    """Step down the gradient, cut to length 1, and let the moving average follow; returns the gradient's length before the cut.
+
+    Where the gradient is not finite nothing is learnt: weights stay, and batch statistics, which the same numbers went through,
+    return to those of the average.
+
+    Args:
+        memory: share of the average that stays at each step, once it is filled.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    if bool(torch.isfinite(norm)):
+    sound = bool(torch.isfinite(norm))
+    if sound:
         optimizer.step()
-    decay = min(0.998, (step + 1) / (step + 10))
+    decay = min(memory, (step + 1) / (step + 10))
     with torch.no_grad():
         torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
         for kept, fresh in zip(average.buffers(), network.buffers(), strict=True):
-            kept.copy_(fresh)
+            if sound:
+                kept.copy_(torch.where(torch.isfinite(fresh), fresh, kept))
+            fresh.copy_(kept)
     return float(norm)
 
 

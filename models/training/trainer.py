@@ -8,6 +8,7 @@ Usage: python -m models.training.trainer --minutes 50 --out DIR --textures PACK.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.records import Cameras, Rasterizer
+
 from ..mini import MiniNetwork, MiniOutput, normalize_photo
 from ..precision import autocast_dtype, to_channels_last
+from .drawn_depth import Depicted, half_size, pull, shared_surface
 from .ingredients import without
-from .losses import depth_loss, depth_metrics, normal_loss, target_position
+from .losses import Target, depth_loss, depth_metrics, normal_loss, target_position
 from .makers import APART
 from .stretch import Stretch, begin_with, go_last, made_in_background, run_stretch, stretch_parser, update
 from .textures import load_textures
@@ -49,6 +53,8 @@ class TrainConfig(Stretch):
     """Ingredients of worlds to leave out, by name with commas between: an ablation. Held-out worlds keep all of them."""
     normals: float = 0.0
     """Weight of the loss on surface normals."""
+    colours: float = 0.0
+    """Weight of the colour loss of an input photo and of one that is held out, drawn from the predicted depth. 0 draws nothing."""
 
     @property
     def worlds_per_step(self) -> int:
@@ -65,31 +71,43 @@ class Batch:
     """``B R`` view indices."""
     neighbours: np.ndarray
     """``B R S`` view indices."""
+    hidden: np.ndarray | None = None
+    """``B`` indices of views that are neither reference nor neighbour; None where there are none."""
 
 
-def make_batch(worlds: Worlds, captures: int, references: int, *, views: int, size: tuple[int, int], neighbours: int) -> Batch:
-    """Photograph new worlds and pick reference views and neighbours at random."""
-    made = [worlds.capture(views, *size) for _ in range(captures)]
+def make_batch(
+    worlds: Worlds, captures: int, references: int, *, views: int, size: tuple[int, int], neighbours: int, hide: bool = False
+) -> Batch:
+    """Photograph new worlds and pick reference views and neighbours at random.
+
+    Args:
+        hide: take one more photo of each world, which is neither.
+    """
+    made = [worlds.capture(views + hide, *size) for _ in range(captures)]
+    hidden = worlds.rng.integers(views + 1, size=captures) if hide else None
     refs = np.stack([worlds.rng.permutation(views)[: min(references, views)] for _ in made])
     others = np.stack([[worlds.rng.permutation([v for v in range(views) if v != r])[:neighbours] for r in row] for row in refs])
-    return Batch(made, refs, others)
+    if hidden is not None:  # step over the hidden one
+        refs, others = refs + (refs >= hidden[:, None]), others + (others >= hidden[:, None, None])
+    return Batch(made, refs, others, hidden)
 
 
 def batches(config: TrainConfig, textures: np.ndarray | None, seed: int) -> Generator[Batch, None, None]:
     """Yield random batches made in the background."""
-    return made_in_background(partial(batch_maker, config, textures, seed), config.maker_count)
+    draws_here = config.colours > 0 and not config.on_cuda
+    return made_in_background(partial(batch_maker, config, textures, seed), config.maker_count, apart=draws_here)
 
 
 def batch_maker(config: TrainConfig, textures: np.ndarray | None, seed: int, number: int) -> Callable[[], Batch]:
     """What makes one batch after the other, others for every number."""
     wanted = without(name.strip() for name in config.without.split(",") if name.strip())
-    worlds = Worlds(textures, seed + APART * number, wanted, cast=config.cast)
+    worlds, hide = Worlds(textures, seed + APART * number, wanted, cast=config.cast), config.colours > 0
 
     def make() -> Batch:
         views = int(worlds.rng.integers(3, 6))
         size = SIZES[int(worlds.rng.choice(len(SIZES), p=SIZE_SHARES))]
         near = max(int(worlds.rng.integers(1, views)), min(2, views - 1))
-        return make_batch(worlds, config.worlds_per_step, config.references, views=views, size=size, neighbours=near)
+        return make_batch(worlds, config.worlds_per_step, config.references, views=views, size=size, neighbours=near, hide=hide)
 
     return make
 
@@ -129,6 +147,39 @@ def half_size_K(batch: Batch) -> Tensor:
     return torch.from_numpy(K).float() * torch.tensor([0.5, 0.5, 1.0])[:, None]
 
 
+def depicted(batch: Batch, output: MiniOutput, target: Target, device: str) -> list[Depicted]:
+    """Every reference view with the photos to draw from its depth: one of its neighbours, and the hidden view of its world.
+
+    Raises:
+        ValueError: the batch hides no views.
+    """
+    if batch.hidden is None:
+        raise ValueError("colours: wanted a batch with hidden views (make_batch(..., hide=True)), got one without")
+    solid = target.valid[2] & (target.position[2] > 0)
+    confidence, found = output.confidence_logit.detach().float().sigmoid(), []
+    for world, capture in enumerate(batch.captures):
+        photos = half_size(torch.from_numpy(capture.images).to(device).float())
+        K = torch.from_numpy(capture.K).to(device).float() * torch.tensor([0.5, 0.5, 1.0], device=device)[:, None]
+        T_world_cam = torch.from_numpy(capture.T_world_cam).to(device).float()
+        depth = torch.from_numpy(capture.depth[2]).to(device).float()
+        for ref, others in zip(batch.references[world], batch.neighbours[world], strict=True):
+            shown = [int(others[0]), int(batch.hidden[world])]
+            cameras = Cameras(T_world_cam=T_world_cam[shown], K=K[shown], width=photos.shape[2], height=photos.shape[1])
+            found.append(
+                Depicted(
+                    photo=photos[ref],
+                    confidence=confidence[len(found)],
+                    solid=solid[len(found)],
+                    K=K[ref],
+                    T_world_cam=T_world_cam[ref],
+                    target_photos=photos[shown],
+                    target_cameras=cameras,
+                    shared=shared_surface(depth[shown], cameras, depth[ref], K[ref], T_world_cam[ref]),
+                )
+            )
+    return found
+
+
 @torch.no_grad()
 def validate(network: Any, held_out: list[Batch], device: str) -> dict[str, float]:
     """Average metrics over held-out worlds."""
@@ -150,8 +201,26 @@ def held_out_batches(textures: np.ndarray | None, count: int) -> list[Batch]:
     return [make_batch(worlds, 2, 2, views=5, size=sizes[i % 2], neighbours=4) for i in range(count)]
 
 
-def train(config: TrainConfig) -> Path:
-    """Run one time-boxed stretch and return the path of the averaged fp16 weights."""
+def check_colours(config: TrainConfig, rasterizer: Rasterizer | None) -> None:
+    """Whether what is to be drawn can be.
+
+    Raises:
+        ValueError: there is nothing to draw with.
+    """
+    if config.colours > 0 and rasterizer is None:
+        raise ValueError(f"colours: {config.colours:g} wants a rasterizer to draw with, got None; 'recon train mini' has one")
+
+
+def train(config: TrainConfig, rasterizer: Rasterizer | None = None) -> Path:
+    """Run one time-boxed stretch and return the path of the averaged fp16 weights.
+
+    Args:
+        rasterizer: differentiable in the Gaussians, on the device of the stretch; needed where ``config.colours`` is not 0.
+
+    Raises:
+        ValueError: colours are wanted and there is no rasteriser.
+    """
+    check_colours(config, rasterizer)
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -163,9 +232,7 @@ def train(config: TrainConfig) -> Path:
     held_out = held_out_batches(unseen, max(1, config.validation_worlds // 2))
 
     def step_of(batch: Batch, average: torch.nn.Module, optimizer: Any, step: int, elapsed: float) -> dict[str, float]:
-        return train_step(
-            network, average, optimizer, batch, step, freeze_norms=elapsed > 0.75, normals=config.normals, device=config.device
-        )
+        return train_step(network, average, optimizer, batch, step, config=config, settled=elapsed > 0.75, rasterizer=rasterizer)
 
     return run_stretch(
         config,
@@ -185,23 +252,36 @@ def train_step(
     batch: Batch,
     step: int,
     *,
-    freeze_norms: bool,
-    normals: float = 0.0,
-    device: str,
+    config: TrainConfig,
+    settled: bool = False,
+    rasterizer: Rasterizer | None = None,
 ) -> dict[str, float]:
-    """One update of the network and of its moving average."""
+    """One update of the network and of its moving average.
+
+    Args:
+        config: says what the loss is made of.
+        settled: batch statistics stay as they are.
+        rasterizer: what draws where ``config.colours`` is not 0.
+    """
     network.train()
-    if freeze_norms:  # the last quarter sees the statistics that inference will use
+    if settled:  # the last quarter sees the statistics that inference will use
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
                 module.eval()
-    output, depth, depth_range = run_network(network, batch, device)
+    output, depth, depth_range = run_network(network, batch, config.device)
     target = target_position(depth, depth_range, network.config.planes)
+    predicted = network.depth(output.position.float(), depth_range)
     loss, parts = depth_loss(output, target, network.config)
-    if normals > 0:
+    if config.normals > 0:
         solid = target.valid[2] & (target.position[2] > 0)
-        turned = normal_loss(network.depth(output.position.float(), depth_range), depth[2], solid, half_size_K(batch).to(device))
-        loss, parts = loss + normals * turned, {**parts, "normals": float(turned.detach())}
+        turned = normal_loss(predicted, depth[2], solid, half_size_K(batch).to(config.device))
+        loss, parts = loss + config.normals * turned, {**parts, "normals": float(turned.detach())}
+    if config.colours > 0:
+        check_colours(config, rasterizer)
+        assert rasterizer is not None
+        seen = pull(predicted, depicted(batch, output, target, config.device), rasterizer)
+        parts["colours"] = math.nan if seen is None else float(seen.detach())
+        loss = loss if seen is None else loss + config.colours * seen
     norm = update(network, average, optimizer, loss, step)
     return {"loss": float(loss.detach()), "gradient_norm": norm, **parts}
 
