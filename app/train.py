@@ -7,6 +7,8 @@ Does not: train; ``models.training`` does, and runs without this room on a bare 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +18,9 @@ import tyro
 
 from models.registry import DepthPredictor, load_predictor, load_splat_head
 from models.training.camera_trainer import CameraTraining, train_cameras
+from models.training.head_trainer import HeadTrainConfig, train_head
 from models.training.matcher_trainer import MatcherTraining, train_matcher
-from models.training.plan import StretchPlan, plan_cameras, plan_matcher, plan_refiner, plan_stretch
+from models.training.plan import StretchPlan, plan_cameras, plan_head, plan_matcher, plan_refiner, plan_stretch
 from models.training.refiner_trainer import RefinerTrainConfig, train_refiner
 from models.training.stretch import Stretch, go_last
 from models.training.trainer import TrainConfig
@@ -35,9 +38,9 @@ from .worlds import check_cast, chosen_ingredients
 class TrainArguments:
     """Train a network from scenes made on the fly. Stops after the given minutes; the same folder continues where it stopped."""
 
-    model: Annotated[Literal["mini", "refiner", "matcher", "cameras"], tyro.conf.Positional]
-    """Which network: 'mini' estimates depth, 'refiner' corrects Gaussians by what photos say, 'matcher' finds what photos have in
-    common, 'cameras' finds where they were taken."""
+    model: Annotated[Literal["mini", "head", "refiner", "matcher", "cameras"], tyro.conf.Positional]
+    """Which network: 'mini' estimates depth, 'head' makes Gaussians of depth from any source, 'refiner' corrects Gaussians by what
+    photos say, 'matcher' finds what photos have in common, 'cameras' finds where they were taken."""
     config: TrainConfig
     plan: Quiet = False
     """Time some steps on this machine, say what a stretch of these minutes will see, and train nothing."""
@@ -52,6 +55,12 @@ def train(arguments: TrainArguments) -> int:
     for name in ("makers", "captures", "threads"):
         if (number := getattr(given, name)) is not None and number < 1:
             raise UserError(f"--{name} {number} is too few.", "Give 1 or more, or leave it out.")
+    if given.learning_rate is not None and not 0 < given.learning_rate < 1:
+        raise UserError(
+            f"--learning-rate {given.learning_rate:g} teaches nothing.", "Leave it out: each network has its usual one."
+        )
+    if not 0 <= given.colours < math.inf:
+        raise UserError(f"--colours {given.colours:g} is no weight.", "Give 0 or more; 10 is a tenth of the depth loss's pull.")
     if arguments.plan:
         plan = plan_of(arguments.model, given)
         say(f"In {given.minutes:g} minutes here: about {plan.steps:,} steps of {plan.step_s:.2f} s, {plan.validations} validations")
@@ -84,7 +93,9 @@ def check_device(device: str) -> None:
 def plan_of(model: str, given: TrainConfig) -> StretchPlan:
     """Foretell a stretch of a network."""
     if model == "mini":
-        return plan_stretch(given)
+        return plan_stretch(given, color_tool(given))
+    if model == "head":
+        return plan_head(head_config(given), load_rasterizer(given.device), load_predictor("mini", device=given.device))
     if model == "refiner":
         return plan_refiner(refiner_config(given), *refiner_tools())
     return plan_matcher(matcher_config(given)) if model == "matcher" else plan_cameras(camera_config(given))
@@ -93,7 +104,9 @@ def plan_of(model: str, given: TrainConfig) -> StretchPlan:
 def run_stretch_of(model: str, given: TrainConfig) -> Path:
     """Train a network; returns its weights."""
     if model == "mini":
-        return run_training(given)
+        return run_training(given, color_tool(given))
+    if model == "head":
+        return train_head(head_config(given), load_rasterizer(given.device), load_predictor("mini", device=given.device))
     if model == "refiner":
         return train_refiner(refiner_config(given), *refiner_tools())
     return train_matcher(matcher_config(given)) if model == "matcher" else train_cameras(camera_config(given))
@@ -102,6 +115,21 @@ def run_stretch_of(model: str, given: TrainConfig) -> Path:
 def matcher_config(given: TrainConfig) -> MatcherTraining:
     """The same choices for the matcher."""
     return MatcherTraining(**shared_choices(given, "a step of the matcher sees pairs of photos of two scenes"))
+
+
+def color_tool(given: TrainConfig) -> Rasterizer | None:
+    """What draws colours, where they are asked for.
+
+    Raises:
+        UserError: this device has none.
+    """
+    return load_rasterizer(given.device) if given.colours > 0 else None
+
+
+def head_config(given: TrainConfig) -> HeadTrainConfig:
+    """The same for the head."""
+    choices = shared_choices(given, "a step of the head sees one world", but=("scenes",))
+    return HeadTrainConfig(**choices, scenes=given.scenes)
 
 
 def refiner_config(given: TrainConfig) -> RefinerTrainConfig:
@@ -127,18 +155,20 @@ def camera_config(given: TrainConfig) -> CameraTraining:
     return CameraTraining(**shared_choices(given, "a step of the camera network sees a number of photos that suits the machine"))
 
 
-def shared_choices(given: TrainConfig, instead: str) -> dict[str, Any]:
+def shared_choices(given: TrainConfig, instead: str, *, but: Collection[str] = ()) -> dict[str, Any]:
     """Choices that mean something to every network.
 
     Args:
         given: all choices.
         instead: what holds in the place of those that belong to the depth network alone.
+        but: those of them that this network has, too.
 
     Raises:
         UserError: such a choice was made.
     """
     usual = {field.name: field.default for field in fields(TrainConfig)}
-    for name in ("captures", "references", "without", "normals"):
-        if getattr(given, name) != usual[name]:
-            raise UserError(f"--{name} belongs to 'mini': {instead}.", "Leave it out.")
+    for name in ("captures", "references", "without", "normals", "colours", "scenes"):
+        if name not in but and getattr(given, name) != usual[name]:
+            owners = "'mini' and 'head'" if name == "scenes" else "'mini'"
+            raise UserError(f"--{name} belongs to {owners}: {instead}.", "Leave it out.")
     return {field.name: getattr(given, field.name) for field in fields(Stretch)}

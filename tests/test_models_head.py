@@ -8,7 +8,8 @@ import torch
 
 from models.head import HeadNetwork, LearnedSplatHead, trust_rule
 from models.registry import load_splat_head
-from models.training.head_trainer import capture_to_posed, save_head, splat_capture, spoil_depth
+from models.training.head_trainer import capture_to_posed, splat_capture, spoil_depth
+from models.training.stretch import export_weights
 from models.training.worlds import WorldConfig, Worlds
 from recon.fuse import FuseConfig
 from recon.records import Prediction
@@ -83,5 +84,5 @@ def test_gradients_reach_the_head_through_fusing(tmp_path):
     (fused.opacities.sum() + fused.scales.log().sum() + fused.sh.sum()).backward()
     assert float(network.leave.bias.grad.abs().sum()) > 0
     assert float(network.rule.grad.abs().sum()) > 0
-    path = save_head(network, tmp_path / "head.safetensors")
+    path = export_weights(network, tmp_path / "head.safetensors")
     assert isinstance(load_splat_head(weights=path), LearnedSplatHead)

@@ -27,8 +27,8 @@ __all__ = ["Depicted", "drawn_loss", "half_size", "pixel_gaussians", "pull", "sh
 STEEPNESS = 4.0
 """Opacity is the sigmoid of so much times the confidence, as in the untrained head."""
 SPREAD = 0.3
-"""Sigma of a Gaussian in pixels of its own view. With the 0.52 of a fused scene nearer Gaussians paint over farther ones beside them
-and the loss is least at depths 1 to 2% too large; with this at 0 to 0.5%."""
+"""Sigma of a Gaussian in pixels of its own view. With the 0.52 of a fused scene nearer Gaussians paint over farther ones beside
+them and the loss is least at depths 1 to 2% too large; with this at 0 to 0.5%."""
 SAME_REL = 0.03
 """Two true depths closer than this are one surface."""
 LARGEST_GAIN = 2.0
@@ -72,7 +72,7 @@ def shared_surface(
 
 
 def pixel_gaussians(depth: Float[Tensor, "h w"], depicted: Depicted) -> Gaussians:
-    """One Gaussian for every solid pixel. Differentiable in the depth, which moves it and keeps its size as its own camera sees it."""
+    """One Gaussian for every solid pixel. Differentiable in the depth, which moves it; its size as its own camera sees it stays."""
     solid, K = depicted.solid, depicted.K
     means = transform(depicted.T_world_cam, backproject(depth, K)[solid])
     sigma = SPREAD * depth[solid] / (K[0, 0] * K[1, 1]).sqrt()
@@ -88,8 +88,8 @@ def pixel_gaussians(depth: Float[Tensor, "h w"], depicted: Depicted) -> Gaussian
 def drawn_loss(depth: Float[Tensor, "h w"], depicted: Depicted, rasterizer: Rasterizer) -> Tensor:
     """Colour loss of the target photos where the reference view sees their surface.
 
-    All else, and what is left uncovered, is taken from the photo itself, so that nothing is asked of it; exposure and white balance,
-    which no depth explains, are brought to the photo's before they are compared.
+    All else, and what is left uncovered, is taken from the photo itself, so that nothing is asked of it; exposure and white
+    balance, which no depth explains, are brought to the photo's before they are compared.
     """
     drawn = rasterizer(pixel_gaussians(depth, depicted), depicted.target_cameras, RasterOptions())
     photos, shared = softened(depicted.target_photos), depicted.shared[..., None]

@@ -1,26 +1,26 @@
 """Train the splat head on procedural worlds whose depth is spoilt in the ways real depth sources are.
 
-Input: ``HeadTrainConfig``, a rasteriser and a depth network (both passed in). Output: ``head.safetensors``, ``head.jsonl`` and
-its ``curves.svg``.
+Input: ``HeadTrainConfig``, a rasteriser and a depth network (both passed in). Output: a folder with ``head.safetensors`` (averaged,
+fp16), a checkpoint and ``log.jsonl``.
 Does not: import the rasteriser, or train the depth network.
 
 Each step photographs a world, takes depth from the network or from the truth made worse, fuses it as ``recon.fuse`` does, draws
-the input views and held-out views, and follows the colour error back to the head.
+the input views and held-out views, and follows the colour error back to the head. With CUDA the depth network, the head and the
+rasteriser work on the GPU; depth is checked and blocks are cut on the CPU, whose kernels do that.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor
 
 from recon.fuse import FuseConfig, SplatAttributes, all_evidence, cut_layers, layer_to_gaussians
@@ -30,40 +30,51 @@ from recon.posed import PosedViews
 from recon.progress import Progress
 from recon.records import Cameras, Gaussians, Prediction, Rasterizer, RasterOptions
 
-from ..head import HeadConfig, HeadNetwork
-from .curves import draw_curves
+from ..head import HeadNetwork, LearnedSplatHead
+from .losses import color_loss
+from .makers import APART
+from .real_scenes import HeadExam, load_scenes
+from .stretch import Stretch, begin_with, made_in_background, run_stretch, update
 from .textures import load_textures
 from .trainer import HELD_OUT_TEXTURES
 from .worlds import Capture, Worlds
 
-__all__ = ["HeadTrainConfig", "capture_to_posed", "splat_capture", "spoil_depth", "train_head"]
+__all__ = ["HeadTrainConfig", "capture_to_posed", "head_step", "made_worlds", "splat_capture", "spoil_depth", "train_head"]
 
 INPUT_VIEWS, TARGET_VIEWS = 4, 2
 SOURCES = ("network", "noise", "smooth", "scale", "missing")
 """Where a step's depth comes from."""
 SOURCE_SHARES = (0.5, 0.15, 0.15, 0.1, 0.1)
+FUSE = FuseConfig(shell=300, recolor_steps=0)
+MEMORY = 0.99
+"""Share of the moving average that stays at each step: a stretch has hundreds of them, not thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadTrainConfig:
+class HeadTrainConfig(Stretch):
     """One stretch of head training."""
 
-    out: Path
-    """Folder for weights and log."""
     minutes: float = 10.0
-    """Wall time."""
-    textures: Path | None = None
-    """Texture pack; None trains on generated textures alone."""
-    threads: int = 1
-    """Torch threads."""
-    seed: int = 0
-    """Seed of worlds and weights."""
-    learning_rate: float = 2.0e-3
-    """Peak of the linear decay by time."""
+    validation_worlds: int = 8
     size: tuple[int, int] = (128, 160)
     """Height and width of the photos in pixels."""
-    max_steps: int | None = None
-    """Stop after this many steps; None stops by time alone."""
+    scenes: Path | None = None
+    """Pack of real scenes, whose held-out photos are drawn at validation; None takes held-out worlds alone."""
+
+    usual_rate: ClassVar[float] = 2.0e-3
+
+
+def shuffled(capture: Capture, rng: np.random.Generator) -> Capture:
+    """The same photos in another order, so that those held out lie anywhere on the path."""
+    order = [int(i) for i in rng.permutation(len(capture.images))]
+    return Capture(
+        capture.images[order],
+        capture.K[order],
+        capture.T_world_cam[order],
+        {cell: z[order] for cell, z in capture.depth.items()},
+        capture.depth_range[order],
+        capture.style,
+    )
 
 
 def capture_to_posed(capture: Capture, indices: Sequence[int]) -> PosedViews:
@@ -100,10 +111,16 @@ def spoil_depth(depth: Float[Tensor, "h w"], source: str, rng: np.random.Generat
     return spoilt, confidence.clamp(0.01, 0.99)
 
 
-def predict_capture(capture: Capture, posed: PosedViews, predictor, rng: np.random.Generator) -> Prediction:
-    """Depth for the input views, from the network or from the truth made worse."""
+def predict_capture(
+    capture: Capture, posed: PosedViews, predictor, rng: np.random.Generator, source: str | None = None
+) -> Prediction:
+    """Depth for the input views, from the network or from the truth made worse.
+
+    Args:
+        source: one of SOURCES; None draws one.
+    """
     views = len(posed)
-    source = str(rng.choice(SOURCES, p=SOURCE_SHARES))
+    source = source or str(rng.choice(SOURCES, p=SOURCE_SHARES))
     if predictor is None and source == "network":
         source = "noise"
     ranges = torch.from_numpy(capture.depth_range[:views]).float()
@@ -117,19 +134,26 @@ def predict_capture(capture: Capture, posed: PosedViews, predictor, rng: np.rand
     return Prediction(cameras=cameras, depth=tuple(p[0] for p in pairs), confidence=tuple(p[1] for p in pairs))
 
 
-def splat_capture(posed: PosedViews, prediction: Prediction, head: HeadNetwork, config: FuseConfig) -> Gaussians | None:
-    """Fuse as ``recon.fuse.fuse`` does, keeping the head's gradients; None when nothing supports any depth."""
+def splat_capture(
+    posed: PosedViews, prediction: Prediction, head: HeadNetwork, config: FuseConfig, device: str = "cpu"
+) -> Gaussians | None:
+    """Fuse as ``recon.fuse.fuse`` does, keeping the head's gradients; None when nothing supports any depth.
+
+    Args:
+        device: where the head lies. The Gaussians are on the CPU, where blocks are cut.
+    """
     size = (posed.cameras.height[0], posed.cameras.width[0])
     with torch.no_grad():
         depth = [at_photo_size(d, *size, inverse=True) for d in prediction.depth]
         confidence = [at_photo_size(c, *size, inverse=False) for c in prediction.confidence]
         evidence = all_evidence(posed, depth, confidence, config, Progress())
-    outputs = head(
-        torch.stack([posed.image(i) for i in range(len(posed))]),
-        torch.stack([e.depth for e in evidence]),
-        torch.stack(confidence),
-        torch.stack([e.residuals for e in evidence]),
+    given = (
+        [posed.image(i) for i in range(len(posed))],
+        [e.depth for e in evidence],
+        confidence,
+        [e.residuals for e in evidence],
     )
+    outputs = [maps.cpu() for maps in head(*(torch.stack(maps).to(device) for maps in given))]
     names = ("opacity", "log_scale", "color_delta", "importance")
     attributes = [SplatAttributes(**dict(zip(names, maps, strict=True))) for maps in zip(*outputs, strict=True)]
     with torch.no_grad():
@@ -142,76 +166,129 @@ def splat_capture(posed: PosedViews, prediction: Prediction, head: HeadNetwork, 
     return Gaussians.concatenate([*parts, shell] if shell is not None else parts)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """A world with depth of its input views."""
+
+    inputs: PosedViews
+    everything: PosedViews
+    """Input photos, then held-out ones."""
+    prediction: Prediction
+
+
+def make_lesson(capture: Capture, predictor, rng: np.random.Generator, source: str | None = None) -> Lesson:
+    """Give a world's input views depth from one of SOURCES; None draws one."""
+    inputs = capture_to_posed(capture, range(INPUT_VIEWS))
+    everything = capture_to_posed(capture, range(INPUT_VIEWS + TARGET_VIEWS))
+    return Lesson(inputs, everything, predict_capture(capture, inputs, predictor, rng, source))
+
+
+def head_maker(config: HeadTrainConfig, textures: np.ndarray | None, seed: int, number: int) -> Callable[[], Capture]:
+    """What photographs one world after the other, others for every number."""
+    worlds = Worlds(textures, seed + APART * number, cast=config.cast)
+
+    def make() -> Capture:
+        return shuffled(worlds.capture(INPUT_VIEWS + TARGET_VIEWS, *config.size), worlds.rng)
+
+    return make
+
+
+def made_worlds(config: HeadTrainConfig, textures: np.ndarray | None, seed: int) -> Generator[Capture, None, None]:
+    """Yield worlds made in the background."""
+    return made_in_background(partial(head_maker, config, textures, seed), config.maker_count, apart=not config.on_cuda)
+
+
+def draw(gaussians: Gaussians, lesson: Lesson, shown: Sequence[int], rasterizer: Rasterizer, device: str) -> tuple[Tensor, Tensor]:
+    """Pictures of some views and their photos, on the device."""
+    cameras = lesson.everything.cameras.select(shown).to(device)
+    drawn = rasterizer(gaussians.to(device), cameras, RasterOptions()).color
+    return drawn, torch.stack([lesson.everything.image(i) for i in shown]).to(drawn)
+
+
+def head_step(
+    capture: Capture,
+    average: HeadNetwork,
+    optimizer,
+    step: int,
+    share: float = 0.0,
+    *,
+    head: HeadNetwork,
+    rasterizer: Rasterizer,
+    predictor,
+    rng: np.random.Generator,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """One update of the head and of its moving average, on one input view and the held-out views of a world."""
+    lesson = make_lesson(capture, predictor, rng)
+    shown = [int(rng.integers(INPUT_VIEWS)), *range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS)]
+    gaussians = splat_capture(lesson.inputs, lesson.prediction, head, FUSE, device)
+    if gaussians is None:  # the views share nothing
+        return {}
+    loss = color_loss(*draw(gaussians, lesson, shown, rasterizer, device))
+    norm = update(head, average, optimizer, loss, step, memory=MEMORY)
+    return {"loss": float(loss.detach()), "gradient_norm": norm}
+
+
+def held_out_lessons(textures: np.ndarray | None, size: tuple[int, int], count: int, predictor) -> list[Lesson]:
+    """Worlds of fixed seeds and textures that training never sees; depth is the network's, or without one the truth with noise."""
+    worlds, rng, found = Worlds(textures, 990_004), np.random.default_rng(0), []
+    while len(found) < count:
+        capture = shuffled(worlds.capture(INPUT_VIEWS + TARGET_VIEWS, *size), worlds.rng)
+        lesson = make_lesson(capture, predictor, rng, source="noise" if predictor is None else "network")
+        if splat_capture(lesson.inputs, lesson.prediction, HeadNetwork(), FUSE) is not None:
+            found.append(lesson)
+    return found
+
+
+@torch.no_grad()
+def validate(head: HeadNetwork, held_out: list[Lesson], exam: HeadExam, rasterizer: Rasterizer, device: str) -> dict[str, float]:
+    """Colour loss and PSNR of held-out views of held-out worlds, and PSNR of held-out real photos, on average."""
+    losses, decibels = [], []
+    for lesson in held_out:
+        gaussians = splat_capture(lesson.inputs, lesson.prediction, head, FUSE, device)
+        assert gaussians is not None  # what supports depth does not depend on the head
+        drawn, photos = draw(gaussians, lesson, range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS), rasterizer, device)
+        losses.append(float(color_loss(drawn, photos)))
+        error = ((drawn.clamp(0, 1) - photos) ** 2).mean(dim=(1, 2, 3))
+        decibels.append(float((-10 * torch.log10(error + 1e-8)).mean()))
+    found = {"loss": float(np.mean(losses)), "psnr": float(np.mean(decibels))}
+    real = exam.psnr(LearnedSplatHead(head, device))
+    if real is not None:
+        found["photos_psnr"] = real
+    return {name: round(value, 4) for name, value in found.items()}
+
+
 def train_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor=None) -> Path:
-    """Train for the given time and return the path of the averaged fp16 weights.
+    """Run one time-boxed stretch and return the path of the averaged fp16 weights.
 
     Args:
-        rasterizer: differentiable in the Gaussians.
+        rasterizer: differentiable in the Gaussians, on the device of the stretch.
         predictor: depth network that half of the steps take their depth from; None uses spoilt truth alone.
+
+    Raises:
+        ValueError: ``config.scenes`` holds no scenes, or comes without a predictor; or the weights to begin with are not a head's.
     """
+    if config.scenes is not None and predictor is None:
+        raise ValueError("scenes: wanted a predictor for the depth of their photos, got None")
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     config.out.mkdir(parents=True, exist_ok=True)
-    textures = load_textures(config.textures)[HELD_OUT_TEXTURES:] if config.textures else None
-    worlds = Worlds(textures, config.seed + 500_000)
-    head, fuse_config = HeadNetwork(), FuseConfig(shell=300, recolor_steps=0)
-    average = HeadNetwork()
-    average.load_state_dict(head.state_dict())
-    optimizer = torch.optim.Adam(head.parameters(), lr=config.learning_rate)
-    began, step, recent = time.perf_counter(), 0, []
-    with (config.out / "head.jsonl").open("a") as journal:
-        while (elapsed := (time.perf_counter() - began) / (60 * config.minutes)) < 1 and step != config.max_steps:
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * (1 - 0.95 * elapsed)
-            loss = _head_step(head, worlds, rasterizer, predictor, fuse_config, config.size)
-            if loss is None:
-                continue
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            if bool(torch.isfinite(norm)):
-                optimizer.step()
-            step += 1
-            with torch.no_grad():
-                decay = min(0.99, step / (step + 10))
-                torch._foreach_lerp_(list(average.parameters()), list(head.parameters()), 1 - decay)
-            recent.append(float(loss.detach()))
-            if step % 20 == 0:
-                record = {"step": step, "minutes": round(elapsed * config.minutes, 2), "loss": float(np.mean(recent[-20:]))}
-                journal.write(json.dumps({**record, "rule": head.rule.tolist()}) + "\n")
-                journal.flush()
-                save_head(average, config.out / "head.safetensors")
-                draw_curves(config.out / "head.jsonl")
-    return save_head(average, config.out / "head.safetensors")
-
-
-def save_head(head: HeadNetwork, path: Path) -> Path:
-    """Write fp16 weights with their sizes."""
-    sizes = {f.name: str(getattr(head.config, f.name)) for f in fields(HeadConfig)}
-    save_file({name: value.half().contiguous() for name, value in head.state_dict().items()}, path, metadata=sizes)
-    return path
-
-
-def _head_step(
-    head: HeadNetwork, worlds: Worlds, rasterizer: Rasterizer, predictor, fuse_config: FuseConfig, size: tuple[int, int]
-) -> Tensor | None:
-    """Colour loss of one world at input and held-out views; None when its views share nothing."""
-    capture = worlds.capture(INPUT_VIEWS + TARGET_VIEWS, *size)
-    order = [int(i) for i in worlds.rng.permutation(INPUT_VIEWS + TARGET_VIEWS)]
-    shuffled = Capture(
-        capture.images[order],
-        capture.K[order],
-        capture.T_world_cam[order],
-        {cell: z[order] for cell, z in capture.depth.items()},
-        capture.depth_range[order],
-        capture.style,
+    textures = load_textures(config.textures) if config.textures else None
+    seen, unseen = (None, None) if textures is None else (textures[HELD_OUT_TEXTURES:], textures[:HELD_OUT_TEXTURES])
+    head = HeadNetwork().to(config.device)
+    exam = HeadExam(load_scenes(config.scenes) if config.scenes else [], predictor, rasterizer, config.device)
+    held_out = held_out_lessons(unseen, config.size, config.validation_worlds, predictor)
+    rule = validate(HeadNetwork().to(config.device), held_out, exam, rasterizer, config.device)
+    rule = {f"rule_{name}": value for name, value in rule.items()}
+    if config.start is not None:
+        begin_with(config.start, head)
+    tools = {"head": head, "rasterizer": rasterizer, "predictor": predictor, "device": config.device}
+    return run_stretch(
+        config,
+        "head",
+        head,
+        source=lambda step: made_worlds(config, seen, config.seed + 500_000 + 1000 * step),
+        step_of=partial(head_step, rng=np.random.default_rng(config.seed), **tools),
+        validate=lambda average: rule | validate(average, held_out, exam, rasterizer, config.device),
+        warm_up=20,
     )
-    inputs = capture_to_posed(shuffled, range(INPUT_VIEWS))
-    everything = capture_to_posed(shuffled, range(INPUT_VIEWS + TARGET_VIEWS))
-    prediction = predict_capture(shuffled, inputs, predictor, worlds.rng)
-    gaussians = splat_capture(inputs, prediction, head, fuse_config)
-    if gaussians is None:
-        return None
-    shown = [int(worlds.rng.integers(INPUT_VIEWS)), *range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS)]
-    drawn = rasterizer(gaussians, everything.cameras.select(shown).to("cpu"), RasterOptions()).color
-    return color_loss(drawn, torch.stack([everything.image(i) for i in shown]).to(drawn.dtype))

@@ -21,8 +21,10 @@ from recon.fuse import SplatHead
 from recon.records import Rasterizer
 
 from ..camera_network import CameraNetwork
+from ..head import HeadNetwork, LearnedSplatHead
 from ..matcher import MatcherNetwork
 from ..mini import MiniNetwork
+from ..mini_predictor import MiniPredictor
 from ..precision import to_channels_last
 from ..refiner import RefinerConfig, RefinerNetwork
 from .camera_batches import CameraBatch
@@ -30,10 +32,13 @@ from .camera_trainer import CameraTraining, held_out_batches, source_of
 from .camera_trainer import train_step as camera_step
 from .camera_trainer import validate as validate_cameras
 from .correspondences import PairBatch, PairSource
+from .head_trainer import HeadTrainConfig, head_step, held_out_lessons, made_worlds
+from .head_trainer import validate as validate_head
 from .makers import waiting
 from .matcher_trainer import MatcherTraining, pair_batches
 from .matcher_trainer import train_step as matcher_step
 from .matcher_trainer import validate as validate_matcher
+from .real_scenes import HeadExam, depth_on_photos, load_scenes
 from .refiner_trainer import Lesson, RefinerTrainConfig, lessons, make_lesson
 from .refiner_trainer import take_step as refiner_step
 from .refiner_trainer import validate as validate_refiner
@@ -41,7 +46,7 @@ from .stretch import Stretch
 from .textures import load_textures
 from .trainer import Batch, TrainConfig, batches, check_colours, train_step, validate
 from .trainer import held_out_batches as held_out_captures
-from .worlds import Worlds
+from .worlds import Capture, Worlds
 
 WARM_UP = 6
 """Steps that are not timed: the first compile, and the worlds that wait by then are used up by the next. Where processes make
@@ -86,9 +91,10 @@ def plan_stretch(config: TrainConfig, rasterizer: Rasterizer | None = None, step
     source = batches(config, textures, config.seed + 1)
     step_s, seen = timed(source, step_of, lambda batch: [capture.images for capture in batch.captures], steps, config.maker_count)
     held_out = held_out_captures(textures, 2)
-    began = time.perf_counter()
-    validate(average, held_out, config.device)
-    validation_s = (time.perf_counter() - began) / len(held_out) * max(1, config.validation_worlds // 2)
+    worlds_s = seconds(lambda: validate(average, held_out, config.device))
+    scenes = load_scenes(config.scenes) if config.scenes else []
+    photos_s = seconds(lambda: depth_on_photos(MiniPredictor(average, config.device), scenes))
+    validation_s = worlds_s / len(held_out) * max(1, config.validation_worlds // 2) + photos_s
     return foretold(config, step_s, seen, steps, config.worlds_per_step, validation_s, network)
 
 
@@ -108,9 +114,7 @@ def plan_matcher(config: MatcherTraining, steps: int = 8) -> StretchPlan:
         pair_batches(config, textures, config.seed + 1), step_of, lambda batch: [batch.images], steps, config.maker_count
     )
     held_out = [PairSource(textures, 1).make(2, views=3, size=(192, 256))]
-    began = time.perf_counter()
-    validate_matcher(average, held_out, config.device)
-    validation_s = (time.perf_counter() - began) * max(1, config.validation_worlds // 2)
+    validation_s = seconds(lambda: validate_matcher(average, held_out, config.device)) * max(1, config.validation_worlds // 2)
     return foretold(config, step_s, seen, steps, config.worlds_per_step, validation_s, network)
 
 
@@ -132,9 +136,7 @@ def plan_cameras(config: CameraTraining, steps: int = 8) -> StretchPlan:
 
     step_s, seen = timed(source_of(config, textures, config.seed + 1), step_of, images, steps, config.maker_count)
     held_out = held_out_batches(config, textures, 1)
-    began = time.perf_counter()
-    validate_cameras(average, held_out, config.device)
-    validation_s = (time.perf_counter() - began) * config.validation_worlds
+    validation_s = seconds(lambda: validate_cameras(average, held_out, config.device)) * config.validation_worlds
     return foretold(config, step_s, seen, steps, round(float(np.mean(worlds[-steps:]))), validation_s, network)
 
 
@@ -160,10 +162,40 @@ def plan_refiner(config: RefinerTrainConfig, rasterizer: Rasterizer, predictor, 
 
     step_s, seen = timed(source, step_of, images, steps)
     kept = [next(lessons(partial(make_lesson, Worlds(textures, config.seed + 2), predictor, head), rng))]
-    began = time.perf_counter()
-    validate_refiner(average, kept, rasterizer)
-    validation_s = (time.perf_counter() - began) * config.validation_worlds
+    validation_s = seconds(lambda: validate_refiner(average, kept, rasterizer)) * config.validation_worlds
     return foretold(config, step_s, seen, steps, 1, validation_s, network)
+
+
+def plan_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor, steps: int = 8) -> StretchPlan:
+    """The same for the splat head.
+
+    Args:
+        rasterizer, predictor: as the trainer takes them.
+    """
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    textures = load_textures(config.textures) if config.textures else None
+    head, device = HeadNetwork().to(config.device), config.device
+    average, optimizer = copy.deepcopy(head), torch.optim.AdamW(head.parameters(), lr=config.peak_rate)
+    rng = np.random.default_rng(config.seed)
+
+    def step_of(capture: Capture, step: int) -> None:
+        head_step(capture, average, optimizer, step, head=head, rasterizer=rasterizer, predictor=predictor, rng=rng, device=device)
+
+    source = made_worlds(config, textures, config.seed + 1)
+    step_s, seen = timed(source, step_of, lambda capture: [capture.images], steps, config.maker_count)
+    scenes = load_scenes(config.scenes) if config.scenes else []
+    kept, exam = held_out_lessons(textures, config.size, 1, predictor), HeadExam(scenes, predictor, rasterizer, device)
+    worlds_s = seconds(lambda: validate_head(average, kept, HeadExam([], predictor, rasterizer, device), rasterizer, device))
+    validation_s = worlds_s * config.validation_worlds + seconds(lambda: exam.psnr(LearnedSplatHead(average, device)))
+    return foretold(config, step_s, seen, steps, 1, validation_s, head)
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """How long something takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
 
 
 def timed(

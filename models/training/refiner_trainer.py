@@ -29,12 +29,12 @@ from recon.records import Gaussians, Rasterizer, RasterOptions
 from recon.refining import COLUMNS, apply_update, gather_feedback, pixel_spacing, refine, with_degree
 
 from ..refiner import GROUPS, LearnedUpdater, RefinerConfig, RefinerNetwork
-from .head_trainer import capture_to_posed, predict_capture
+from .head_trainer import capture_to_posed, predict_capture, shuffled
 from .losses import color_loss
 from .stretch import Stretch, begin_with, run_stretch, update
 from .textures import load_textures
 from .trainer import HELD_OUT_TEXTURES
-from .worlds import Capture, Worlds
+from .worlds import Worlds
 
 __all__ = ["RefinerTrainConfig", "train_refiner"]
 
@@ -82,19 +82,10 @@ def make_lesson(worlds: Worlds, predictor, head: SplatHead) -> Lesson | None:
     rng = worlds.rng
     views = int(rng.integers(INPUT_VIEWS[0], INPUT_VIEWS[1] + 1))
     size = SIZES[int(rng.integers(len(SIZES)))]
-    capture = worlds.capture(views + TARGET_VIEWS, *size)
-    order = [int(i) for i in rng.permutation(views + TARGET_VIEWS)]
-    shuffled = Capture(
-        capture.images[order],
-        capture.K[order],
-        capture.T_world_cam[order],
-        {cell: z[order] for cell, z in capture.depth.items()},
-        capture.depth_range[order],
-        capture.style,
-    )
-    inputs, everything = capture_to_posed(shuffled, range(views)), capture_to_posed(shuffled, range(views + TARGET_VIEWS))
+    capture = shuffled(worlds.capture(views + TARGET_VIEWS, *size), rng)
+    inputs, everything = capture_to_posed(capture, range(views)), capture_to_posed(capture, range(views + TARGET_VIEWS))
     with torch.no_grad():
-        prediction = predict_capture(shuffled, inputs, predictor, rng)
+        prediction = predict_capture(capture, inputs, predictor, rng)
         share = float(np.exp(rng.uniform(*np.log(SHARES))))
         config = FuseConfig(max_gaussians=max(500, int(share * views * size[0] * size[1])), shell=300, recolor_steps=0)
         try:

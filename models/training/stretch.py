@@ -34,6 +34,7 @@ from .makers import made_by_processes
 __all__ = [
     "Stretch",
     "begin_with",
+    "export_weights",
     "go_last",
     "made_ahead",
     "made_in_background",
@@ -124,9 +125,7 @@ def go_last(device: str) -> None:
         os.nice(NICE - os.nice(0))
 
 
-def made_in_background(
-    begin: Callable[[int], Callable[[], T]], makers: int, *, apart: bool = False
-) -> Generator[T, None, None]:
+def made_in_background(begin: Callable[[int], Callable[[], T]], makers: int, *, apart: bool = False) -> Generator[T, None, None]:
     """Yield what a thread of this process makes, or several processes.
 
     Args:
@@ -262,13 +261,19 @@ def save(path: Path, network: torch.nn.Module, average: torch.nn.Module, optimiz
     checkpoint = path.with_suffix(".checkpoint.pt")
     torch.save(state, checkpoint.with_suffix(".tmp"))
     checkpoint.with_suffix(".tmp").replace(checkpoint)
+    export_weights(average, path)
+
+
+def export_weights(network: torch.nn.Module, path: Path) -> Path:
+    """Write weights in half precision, with the network's sizes from its record ``config``."""
     weights = {
         n: v.half().contiguous() if v.is_floating_point() else v.clone()
-        for n, v in average.state_dict().items()
+        for n, v in network.state_dict().items()
         if not n.endswith("num_batches_tracked")
     }
-    config: Any = average.config
+    config: Any = network.config
     save_file(weights, path, metadata={f.name: str(getattr(config, f.name)) for f in fields(config)})
+    return path
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Textures of procedural worlds: packed photographs, and generated ones.
 
 Input: a pack, or a random generator. Output: uint8 pictures of one size.
-Does not: read image formats; ``data/pack_textures.py`` does.
+Does not: read image formats; ``data/pack_training.py`` does.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-__all__ = ["generated_textures", "load_textures"]
+__all__ = ["generated_textures", "load_textures", "whole_pictures"]
 
 Array = np.ndarray
 
 
 def load_textures(path: Path) -> UInt8[Array, "T S S 3"]:
-    """Read the pack that ``data/pack_textures.py`` writes."""
-    return np.load(path)["textures"]
+    """Read the pack that ``data/pack_training.py`` or ``data/pack_textures.py`` writes."""
+    with np.load(path) as pack:
+        return pack["textures"] if "textures" in pack else whole_pictures(pack["differences"])
+
+
+def whole_pictures(differences: UInt8[Array, "T 3 H W"]) -> UInt8[Array, "T H W 3"]:
+    """Pictures from what ``data.pack_textures.differences`` makes of them, exactly."""
+    pictures = np.moveaxis(np.cumsum(differences, axis=3, dtype=np.uint8), 1, 3).copy()
+    pictures[..., ::2] += pictures[..., 1:2]
+    return pictures
 
 
 def generated_textures(rng: np.random.Generator, count: int, size: int = 256) -> UInt8[Array, "T S S 3"]:

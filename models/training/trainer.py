@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,13 @@ from torch import Tensor
 from recon.records import Cameras, Rasterizer
 
 from ..mini import MiniNetwork, MiniOutput, normalize_photo
+from ..mini_predictor import MiniPredictor
 from ..precision import autocast_dtype, to_channels_last
 from .drawn_depth import Depicted, half_size, pull, shared_surface
 from .ingredients import without
 from .losses import Target, depth_loss, depth_metrics, normal_loss, target_position
 from .makers import APART
+from .real_scenes import RealScene, depth_on_photos, load_scenes
 from .stretch import Stretch, begin_with, go_last, made_in_background, run_stretch, stretch_parser, update
 from .textures import load_textures
 from .worlds import Capture, Worlds
@@ -55,6 +57,8 @@ class TrainConfig(Stretch):
     """Weight of the loss on surface normals."""
     colours: float = 0.0
     """Weight of the colour loss of an input photo and of one that is held out, drawn from the predicted depth. 0 draws nothing."""
+    scenes: Path | None = None
+    """Pack of real scenes (`python -m data.pack_training`) by which a stretch is judged, too; None takes held-out worlds alone."""
 
     @property
     def worlds_per_step(self) -> int:
@@ -181,8 +185,8 @@ def depicted(batch: Batch, output: MiniOutput, target: Target, device: str) -> l
 
 
 @torch.no_grad()
-def validate(network: Any, held_out: list[Batch], device: str) -> dict[str, float]:
-    """Average metrics over held-out worlds."""
+def validate(network: Any, held_out: list[Batch], device: str, scenes: Sequence[RealScene] = ()) -> dict[str, float]:
+    """Average metrics over held-out worlds, and over real scenes where there are any."""
     network.eval()
     totals: dict[str, list[float]] = {}
     for batch in held_out:
@@ -191,7 +195,9 @@ def validate(network: Any, held_out: list[Batch], device: str) -> dict[str, floa
         predicted = network.depth(output.position, depth_range)
         for name, value in depth_metrics(output, depth[2], predicted, target).items():
             totals.setdefault(name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in totals.items()}
+    return {name: float(np.mean(values)) for name, values in totals.items()} | depth_on_photos(
+        MiniPredictor(network, device), scenes
+    )
 
 
 def held_out_batches(textures: np.ndarray | None, count: int) -> list[Batch]:
@@ -230,6 +236,7 @@ def train(config: TrainConfig, rasterizer: Rasterizer | None = None) -> Path:
     if config.start is not None:
         begin_with(config.start, network)
     held_out = held_out_batches(unseen, max(1, config.validation_worlds // 2))
+    scenes = load_scenes(config.scenes) if config.scenes else []
 
     def step_of(batch: Batch, average: torch.nn.Module, optimizer: Any, step: int, elapsed: float) -> dict[str, float]:
         return train_step(network, average, optimizer, batch, step, config=config, settled=elapsed > 0.75, rasterizer=rasterizer)
@@ -240,7 +247,7 @@ def train(config: TrainConfig, rasterizer: Rasterizer | None = None) -> Path:
         network,
         source=lambda step: batches(config, seen, config.seed + 1000 * (step + 1)),
         step_of=step_of,
-        validate=lambda average: validate(average, held_out, config.device),
+        validate=lambda average: validate(average, held_out, config.device, scenes),
         warm_up=100,
     )
 
@@ -292,6 +299,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--captures", type=int, default=TrainConfig.captures, help="worlds of a step")
     parser.add_argument("--without", default=TrainConfig.without, help="ingredients of worlds to leave out, with commas between")
     parser.add_argument("--normals", type=float, default=TrainConfig.normals, help="weight of the loss on surface normals")
+    parser.add_argument("--scenes", type=Path, default=None, help="pack of real scenes to judge by, of data/pack_training.py")
     parser.add_argument("--plan", action="store_true", help="foretell what the stretch will see, and train nothing")
     given = vars(parser.parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
