@@ -35,8 +35,8 @@ NEIGHBOURS = 4
 REFERENCES = 4
 """Photos of a scene whose depth is judged."""
 WITHIN = 0.05
-HOLDOUT = 4
-"""Photo i of a scene is held out from the head when i % HOLDOUT == 0."""
+EXAM_PHOTOS, EXAM_HELD_OUT = 8, (2, 5)
+"""Photos of a scene, from its first on, by which a head is judged, and those of them that are held out from it."""
 EXAM_FUSE = FuseConfig(max_gaussians=20_000, shell=1000, recolor_steps=0)
 
 
@@ -133,11 +133,9 @@ class HeadExam:
         self.rasterizer, self.device = rasterizer, device
         self.rows: list[tuple[RealScene, list[int], PosedViews, Prediction]] = []
         for scene in scenes:
-            posed = scene.posed
-            held = [i for i in range(len(posed)) if i % HOLDOUT == 0]
-            inputs = posed.select([i for i in range(len(posed)) if i % HOLDOUT])
-            if len(inputs) < 2:
-                continue
+            used = range(min(EXAM_PHOTOS, len(scene.posed)))
+            held = [i for i in EXAM_HELD_OUT if i in used]
+            inputs = scene.posed.select([i for i in used if i not in held])
             neighbours = choose_neighbours(inputs, count=NEIGHBOURS)
             self.rows.append((scene, held, inputs, predictor(inputs, neighbours, choose_depth_range(inputs), Progress())))
 
