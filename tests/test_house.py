@@ -216,21 +216,24 @@ def training_modules() -> list[str]:
     return [module_name(path) for path in product_files() if path.startswith("models/training/")]
 
 
-def run_blocked(modules: list[str]) -> subprocess.CompletedProcess:
+def run_blocked(modules: list[str], *, rooms: tuple[str, ...] = ("recon", "models", "weights")) -> subprocess.CompletedProcess:
     """Import ``modules`` in a fresh interpreter where every third-party package but the allowed ones is missing.
 
     What the allowed packages import among themselves stays possible: the blocker looks at who is asking.
+
+    Args:
+        rooms: those of ours that may be imported.
     """
     script = textwrap.dedent(
         f"""
         import builtins, importlib, sys
-        allowed, rooms = {sorted(TRAINING_PACKAGES)!r}, ("recon", "models", "render", "app", "weights", "data")
+        allowed, rooms = {sorted(TRAINING_PACKAGES | set(rooms))!r}, ("recon", "models", "render", "app", "weights", "data")
         original = builtins.__import__
         def guarded(name, globals=None, locals=None, fromlist=(), level=0):
             asker = (globals or {{}}).get("__name__", "")
             top = name.split(".")[0]
             ours = asker.split(".")[0] in rooms
-            if level == 0 and ours and top not in sys.stdlib_module_names and top not in (*allowed, "recon", "models", "weights"):
+            if level == 0 and ours and top not in sys.stdlib_module_names and top not in allowed:
                 raise ImportError(f"{{asker}} imports {{name}}, which a bare training machine lacks")
             return original(name, globals, locals, fromlist, level)
         builtins.__import__ = guarded
@@ -248,6 +251,12 @@ def test_training_needs_only_five_packages() -> None:
     done = run_blocked(modules)
     assert done.returncode == 0, done.stderr
     assert f"imported {len(modules)}" in done.stdout
+
+
+def test_training_that_draws_needs_no_more() -> None:
+    """`llvmlite` comes with numba."""
+    done = run_blocked(["app.bare_training"], rooms=("recon", "models", "weights", "render", "llvmlite"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_training_blocker_blocks() -> None:
