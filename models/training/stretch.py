@@ -107,7 +107,7 @@ def stretch_parser(description: str | None, record: type[Stretch]) -> argparse.A
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoint and log")
     parser.add_argument("--minutes", type=float, default=record.minutes)
-    parser.add_argument("--textures", type=Path, default=None, help="pack made by data/pack_textures.py")
+    parser.add_argument("--textures", type=Path, default=None, help="textures.npz made by data/pack_training.py")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=record.threads)
     parser.add_argument("--start", type=Path, default=None, help="weights to begin with")
