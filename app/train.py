@@ -21,6 +21,7 @@ from models.training.camera_trainer import CameraTraining, train_cameras
 from models.training.head_trainer import HeadTrainConfig, train_head
 from models.training.matcher_trainer import MatcherTraining, train_matcher
 from models.training.plan import StretchPlan, plan_cameras, plan_head, plan_matcher, plan_refiner, plan_stretch
+from models.training.real_scenes import load_scenes
 from models.training.refiner_trainer import RefinerTrainConfig, train_refiner
 from models.training.stretch import Stretch, go_last
 from models.training.trainer import TrainConfig
@@ -52,6 +53,7 @@ def train(arguments: TrainArguments) -> int:
     chosen_ingredients(given.without)
     check_cast(given.cast)
     check_device(given.device)
+    check_scenes(given.scenes)
     for name in ("makers", "captures", "threads"):
         if (number := getattr(given, name)) is not None and number < 1:
             raise UserError(f"--{name} {number} is too few.", "Give 1 or more, or leave it out.")
@@ -88,6 +90,20 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device} is not known.", "Give cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: there is no CUDA GPU here that this torch can use.", "Leave it out to train on the CPU.")
+
+
+def check_scenes(pack: Path | None) -> None:
+    """Whether a pack of real scenes can be read.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if pack is None:
+        return
+    try:
+        load_scenes(pack)
+    except ValueError as error:
+        raise UserError(f"{error}.", "Make one: python -m data.pack_training TEXTURES OUT --scenes DIR ...") from error
 
 
 def plan_of(model: str, given: TrainConfig) -> StretchPlan:

@@ -238,10 +238,18 @@ def test_one_command_packs_textures_and_scenes_and_refuses_too_much(
         load_scenes(tmp_path / "packs" / "textures.npz")
 
 
-def test_scenes_belong_to_networks_that_are_judged_by_them(tmp_path: Path) -> None:
+def test_scenes_belong_to_networks_that_are_judged_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = tmp_path / "scenes.npz"
+    assert main(["train", "mini", "--out", str(tmp_path / "run"), "--scenes", str(pack)]) == 2
+    assert "holds no scenes" in capsys.readouterr().err
+    scene, _ = synthetic_scene()
+    arrays = {name: getattr(scene, name) for name in ("K", "T_world_cam", "points_world", "visibility")}
+    arrays["differences"] = differences(scene.photos)
+    np.savez_compressed(pack, scenes=np.array(["made"]), **{f"0_{name}": value for name, value in arrays.items()})
+    assert np.array_equal(load_scenes(pack)[0].photos, scene.photos)
     for model in ("refiner", "matcher", "cameras"):
         assert main(["train", model, "--out", str(tmp_path / "run"), "--scenes", str(pack)]) == 2
+        assert "belongs to 'mini' and 'head'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="wanted a predictor"):
         train_head(HeadTrainConfig(out=tmp_path / "run", scenes=pack), load_rasterizer("cpu"))
     assert not (tmp_path / "run").exists()

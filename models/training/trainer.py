@@ -168,7 +168,8 @@ def depicted(batch: Batch, output: MiniOutput, target: Target, device: str) -> l
         depth = torch.from_numpy(capture.depth[2]).to(device).float()
         for ref, others in zip(batch.references[world], batch.neighbours[world], strict=True):
             shown = [int(others[0]), int(batch.hidden[world])]
-            cameras = Cameras(T_world_cam=T_world_cam[shown], K=K[shown], width=photos.shape[2], height=photos.shape[1])
+            size = (photos.shape[2],) * len(shown), (photos.shape[1],) * len(shown)
+            cameras = Cameras(T_world_cam=T_world_cam[shown], K=K[shown], width=size[0], height=size[1])
             found.append(
                 Depicted(
                     photo=photos[ref],
