@@ -141,7 +141,7 @@ def reference_cameras(folder: Path, views: Views) -> SfmResult:
     try:
         frames = {Path(frame["file"]).name: frame for frame in read_json(found)["frames"]}
         rows = [i for i, view in enumerate(views) if Path(view.name).name in frames]
-        named = [frames[Path(views[i].name).name] for i in rows]
+        named = [frames[Path(views.items[i].name).name] for i in rows]
         keys = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2")
         result = {
             "T_world_cam": np.array([frame["c2w"] for frame in named], np.float64).reshape(-1, 4, 4)[:, :3],
@@ -161,9 +161,9 @@ def reference_cameras(folder: Path, views: Views) -> SfmResult:
 def choose_photos(views: Views, solved: SfmResult, most: int) -> list[int]:
     """Photos with cameras, of the shape that most of them have; every second one where there are twice as many as wanted."""
     placed = [i for i in range(len(views)) if bool(solved.cameras.registered_mask[i])]
-    shapes = Counter((views[i].original_width, views[i].original_height) for i in placed)
+    shapes = Counter((views.items[i].original_width, views.items[i].original_height) for i in placed)
     common = max(shapes, key=lambda shape: shapes[shape], default=None)
-    alike = [i for i in placed if (views[i].original_width, views[i].original_height) == common]
+    alike = [i for i in placed if (views.items[i].original_width, views.items[i].original_height) == common]
     return alike[:: 2 if len(alike) >= 2 * most else 1][:most]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -241,7 +241,7 @@ def held_out_lessons(textures: np.ndarray | None, size: tuple[int, int], count: 
 
 
 @torch.no_grad()
-def validate(head: HeadNetwork, held_out: list[Lesson], exam: HeadExam, rasterizer: Rasterizer, device: str) -> dict[str, float]:
+def validate(head: Any, held_out: list[Lesson], exam: HeadExam, rasterizer: Rasterizer, device: str) -> dict[str, float]:
     """Colour loss and PSNR of held-out views of held-out worlds, and PSNR of held-out real photos, on average."""
     losses, decibels = [], []
     for lesson in held_out:
