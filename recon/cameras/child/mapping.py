@@ -36,6 +36,9 @@ HELD_BY = 30
 FIT_PX = 4.0
 """An observation this far off its point says nothing for a model."""
 
+ANY = -1
+"""The number of a photo that COLMAP is to choose."""
+
 Model = pycolmap.Reconstruction
 
 
@@ -52,7 +55,8 @@ def map_incrementally(path: Path, choice: dict[str, Any], seed: int, views: int)
 
     Args:
         path: the database.
-        choice: init_min_tri_angle (degrees), init_min_num_inliers, abs_pose_min_num_inliers, min_num_matches, two_view_points.
+        choice: init_min_tri_angle (degrees), init_min_num_inliers, abs_pose_min_num_inliers, min_num_matches, two_view_points,
+            lower_the_bar.
 
     Returns:
         Models of disjoint or overlapping groups of photos, the one with most photos first.
@@ -114,9 +118,37 @@ def map_once(path: Path, choice: dict[str, Any], seed: int, tell: Callable[[int]
         placed[0] += 1
         tell(placed[0])
 
+    if not choice["lower_the_bar"] and not can_start(path, options):
+        return []
     output = path.with_name("models")
     output.mkdir(exist_ok=True)
     return largest_first(pycolmap.incremental_mapping(path, path.parent, output, options, next_image_callback=one_more))
+
+
+def can_start(path: Path, options: pycolmap.IncrementalPipelineOptions) -> bool:
+    """Whether two photos are as far apart, and share as many points, as ``options`` ask of the first two.
+
+    COLMAP goes on with half as much otherwise, twice, and then places photos for a long time around a pair that tells no depth.
+    """
+    wanted = pycolmap.DatabaseCacheOptions()
+    wanted.min_num_matches = options.min_num_matches
+    database = pycolmap.Database.open(path)
+    mapper = pycolmap.IncrementalMapper(pycolmap.DatabaseCache.create(database, wanted))
+    database.close()
+    for _ in range(options.init_num_trials):
+        model = Model()
+        mapper.begin_reconstruction(model)
+        found = mapper.find_initial_image_pair(options.mapper, ANY, ANY)
+        if found is None:
+            return False
+        pair, pose = found
+        mapper.register_initial_image_pair(options.mapper, *pair, pose)
+        for number in pair:
+            mapper.triangulate_image(options.triangulation, number)
+        if model.num_points3D():
+            return True
+        mapper.end_reconstruction(True)
+    return False
 
 
 def map_globally(path: Path, seed: int) -> list[Model]:
@@ -138,6 +170,7 @@ def map_globally(path: Path, seed: int) -> list[Model]:
         calibration.random_seed = seed
         pycolmap.calibrate_view_graph(own, calibration)
     options = pycolmap.GlobalPipelineOptions()
+    options.num_threads = options.mapper.num_threads = 1  # several sum in another order each time, and are no faster
     options.random_seed = options.mapper.random_seed = seed
     options.min_model_size = 2
     options.mapper.global_positioning.use_gpu = options.mapper.bundle_adjustment.ceres.use_gpu = False
