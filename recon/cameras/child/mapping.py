@@ -141,8 +141,8 @@ def can_start(path: Path, options: pycolmap.IncrementalPipelineOptions) -> bool:
         found = mapper.find_initial_image_pair(options.mapper, ANY, ANY)
         if found is None:
             return False
-        pair, pose = found
-        mapper.register_initial_image_pair(options.mapper, *pair, pose)
+        pair, T_second_first = found
+        mapper.register_initial_image_pair(options.mapper, *pair, T_second_first)
         for number in pair:
             mapper.triangulate_image(options.triangulation, number)
         if model.num_points3D():
