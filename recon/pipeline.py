@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from . import lens, photos
+from .cameras.diagnosis import too_few_placed
 from .cameras.result import FOUND, SfmResult
 from .cameras.stage import find_cameras
 from .capture.known import KnownDistance
@@ -213,10 +214,8 @@ def place_photos(found: photos.PhotoSet, solved: SfmResult, config: PipelineConf
         ledger.warnings.append(f"{len(lost)} of {len(views)} photos could not be placed: {', '.join(lost)}.")
     used = [i for i, v in enumerate(views) if registered[i] and not v.holdout]
     if len(used) < 2:
-        raise CannotReconstruct(
-            f"Cameras were found for {len(used)} of the {sum(not v.holdout for v in views)} input photos; at least two are needed.",
-            "Take photos that overlap by two thirds or more, move between them, and avoid plain or reflecting scenes.",
-        )
+        finding = too_few_placed(views, registered)
+        raise CannotReconstruct(" ".join((finding.reason, *solved.warnings)), finding.remedy)
     solved = keep_points_of(solved, used)
     scored = [i for i, v in enumerate(views) if registered[i] and v.holdout]
     inputs = lens.posed_views(views, solved, used, long_side=config.long_side)

@@ -85,6 +85,15 @@ def test_a_known_lens_is_kept_exactly(room, views, mapper):
     assert centre_error(result, room) < CENTER_TOLERANCE
 
 
+@pytest.mark.parametrize("wrong", [0.55, 1.8])
+def test_a_focal_length_that_exif_tells_wrong_is_corrected(room, views, wrong):
+    told = Views(tuple(replace(view, focal_px=wrong * FOCAL_PX) for view in views))
+    result = find_cameras(told, progress=Progress(), seed=0)
+    assert bool(result.cameras.registered_mask.all())
+    assert result.cameras.K[:, 0, 0].tolist() == pytest.approx([FOCAL_PX] * len(views), rel=0.03)
+    assert centre_error(result, room) < 0.03
+
+
 def test_masked_pixels_give_no_features(views):
     def left_half(width: int, height: int) -> np.ndarray:
         return np.tile(np.arange(width) < width // 2, (height, 1))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sfm_scene import look_at
 
-from recon.cameras.diagnosis import diagnose, only_turned, refusal
+from recon.cameras.diagnosis import diagnose, only_turned, refusal, too_few_placed
 from recon.cameras.evidence import judge
 from recon.cameras.matches import Matches
 from recon.cameras.scoring import MISS_DEG, area_under_recall, evenly_spread, pair_errors_deg, score_cameras
@@ -210,3 +210,15 @@ def test_even_subsets():
     assert evenly_spread(list(range(10)), 3) == [0, 4, 9]
     assert evenly_spread([2, 5, 7], 6) == [2, 5, 7]
     assert len(set(evenly_spread(list(range(30)), 12))) == 12
+
+
+def test_photos_that_scoring_took_are_named_where_they_would_be_enough():
+    views = photos(4)
+    views = Views(tuple(replace(view, holdout=i == 2) for i, view in enumerate(views)))
+    taken = too_few_placed(views, [True, False, True, False])
+    assert taken.reason.startswith("Cameras were found for 1 of the 3 input photos")
+    assert views.names[2] in taken.reason
+    assert "--holdout" in taken.remedy
+    alone = too_few_placed(views, [False, False, True, False])
+    assert alone.reason.startswith("Cameras were found for 0 of the 3 input photos")
+    assert "--holdout" not in alone.remedy

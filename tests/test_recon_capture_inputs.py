@@ -19,7 +19,7 @@ from recon.capture.decoder import Decoder
 from recon.capture.files import find_files
 from recon.capture.intake import take_in
 from recon.capture.names import clean_name
-from recon.capture.video import choose_frames
+from recon.capture.video import TELL_EVERY, choose_frames, extract_frames
 from recon.errors import CannotReconstruct, UserError
 from recon.photos import open_photos
 
@@ -147,6 +147,19 @@ def write_video(path: Path, *, frames: int = 40, blurred: set[int] = frozenset()
     for image in images:
         writer.write(image[..., ::-1])
     writer.release()
+
+
+def test_a_long_way_between_kept_frames_is_not_silent(tmp_path):
+    video, told = tmp_path / "walk.mp4", []
+    write_video(video, blurred=set(), still=0)
+    found = extract_frames(video, tmp_path, fps=5.0, max_frames=2, tell=told.append)
+    second = [share for share in told if share > 0.6]
+    numbers = [int(name[6:11]) for name in found["written"]]
+    assert len(numbers) == 2
+    assert numbers[1] - numbers[0] > 2 * TELL_EVERY
+    assert len(second) >= 2 + (numbers[1] - numbers[0]) // TELL_EVERY - 1
+    assert told == sorted(told)
+    assert told[-1] == 1.0
 
 
 @pytest.mark.parametrize("kind", [".mp4", ".mov", ".webm", ".gif"])

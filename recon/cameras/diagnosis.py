@@ -98,6 +98,18 @@ def only_turned(matches: Matches, views: Views) -> bool:
     return turn_spread([H for _, _, H, _ in pairs]) < STILL_SPREAD
 
 
+def too_few_placed(views: Views, registered: Sequence[bool]) -> Finding:
+    """What to say when fewer than two input photos have cameras; where scoring took those that have, another thing helps."""
+    placed = [view for view, found in zip(views, registered, strict=True) if found]
+    scored = [view.name for view in placed if view.holdout]
+    inputs = sum(not view.holdout for view in views)
+    reason = f"Cameras were found for {len(placed) - len(scored)} of the {inputs} input photos; at least two are needed."
+    if len(placed) < 2:
+        return Finding(reason=reason, remedy=OVERLAP)
+    kept = f"{', '.join(scored)} {'was' if len(scored) == 1 else 'were'} placed too, but kept for scoring."
+    return Finding(reason=f"{reason} {kept}", remedy="Leave --holdout out, so that every photo that was placed is used.")
+
+
 def look_for_turning(matches: Matches, views: Views, evidence: Evidence | None) -> Finding | None:
     """Recognise a camera that was turned on the spot, or a scene that is one flat surface."""
     if evidence is not None and evidence.angle_deg >= LITTLE_ANGLE_DEG:

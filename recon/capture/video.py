@@ -55,13 +55,14 @@ def extract_frames(path: Path, target: Path, *, fps: float, max_frames: int, tel
         rate, count = video_facts(source)
         sharpness, moved = look(source, count, tell)
         chosen = choose_frames(sharpness, moved, rate=rate, fps=fps, max_frames=max_frames)
-        wanted, written = set(chosen), []
+        wanted, written, last = set(chosen), [], max(chosen, default=0)
         for index, frame in enumerate(read_frames(source, wanted)):
             if index in wanted and frame is not None:
                 name = f"frame_{index:05d}.jpg"
                 Image.fromarray(frame).save(target / name, quality=JPEG_QUALITY, subsampling=0)
                 written.append(name)
-                tell(0.6 + 0.4 * len(written) / len(wanted))
+            if index in wanted or index % TELL_EVERY == 0:  # who hears nothing for long takes the decoder for hung
+                tell(0.6 + 0.4 * min(1.0, (index + 1) / (last + 1)))
             if len(written) == len(wanted):
                 break
     return {"written": written, "frames": len(moved), "seconds": len(moved) / rate}
