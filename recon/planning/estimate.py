@@ -195,9 +195,10 @@ def plan_run(
     machine = machine or measure()
     known = load_experience() if experience is None else experience
     start = resident_bytes()
-    whole = memory_needed(views, start, chunked=False)
+    polished = config.polish > 0
+    whole = memory_needed(views, start, chunked=False, polished=polished)
     chunked = config.max_memory is not None and whole > config.max_memory * GB
-    needed = memory_needed(views, start, chunked=True) if chunked else whole
+    needed = memory_needed(views, start, chunked=True, polished=polished) if chunked else whole
     if config.max_memory is not None and needed > config.max_memory * GB:
         raise UserError(
             f"--max-memory {config.max_memory:g}: these {len(views)} photos need about {needed / GB:.1f} GB even in chunks.",
@@ -219,9 +220,9 @@ def smaller(views: Views, config: PipelineConfig, start: int) -> str:
                 for v in views
             )
         )
-        if memory_needed(shrunk, start, chunked=True) <= config.max_memory * GB:
+        if memory_needed(shrunk, start, chunked=True, polished=config.polish > 0) <= config.max_memory * GB:
             return f"Give --long-side {side} or fewer photos, or allow more memory."
-    return "Give fewer photos, or allow more memory."
+    return f"{'Leave --polish out, give fewer photos' if config.polish > 0 else 'Give fewer photos'}, or allow more memory."
 
 
 def kept_within(config: PipelineConfig, plan: Plan) -> PipelineConfig:
