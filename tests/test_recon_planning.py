@@ -94,7 +94,7 @@ def test_memory_is_kept_to_by_chunks_or_refused_with_a_size_that_fits(monkeypatc
 def test_polish_counts_and_is_named_where_it_does_not_fit(monkeypatch):
     monkeypatch.setattr(estimate, "resident_bytes", lambda: 0)
     views = some_views(10, 360, 640)
-    assert memory_needed(views, 0, chunked=True, polished=True) > memory_needed(views, 0, chunked=True) + 2e8
+    assert memory_needed(views, 0, chunked=True, polished=60_000) > memory_needed(views, 0, chunked=True) + 2e8
     limit = PipelineConfig(max_memory=1.2)
     assert plan_run(views, limit, "cpu", machine=REFERENCE, experience=Experience()).memory_bytes <= 1.2e9
     with pytest.raises(UserError, match="even in chunks") as caught:

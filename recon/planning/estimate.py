@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..cameras.features import feature_size
 from ..cameras.recipes import FEW, LEAN_SIFT, RICH_SIFT, SIFT, SOME
 from ..errors import UserError
+from ..fuse import default_budget
 from ..records import Views
 from ..refining import MOST_PHOTOS
 from .history import Experience, learn, load_experience
@@ -195,14 +196,14 @@ def plan_run(
     machine = machine or measure()
     known = load_experience() if experience is None else experience
     start = resident_bytes()
-    polished = config.polish > 0
+    polished = polished_gaussians(config, device)
     whole = memory_needed(views, start, chunked=False, polished=polished)
     chunked = config.max_memory is not None and whole > config.max_memory * GB
     needed = memory_needed(views, start, chunked=True, polished=polished) if chunked else whole
     if config.max_memory is not None and needed > config.max_memory * GB:
         raise UserError(
             f"--max-memory {config.max_memory:g}: these {len(views)} photos need about {needed / GB:.1f} GB even in chunks.",
-            smaller(views, config, start),
+            smaller(views, config, start, polished),
         )
     plain = work_seconds(views, config, chosen, machine, chunked=chunked)
     seconds = {name: known.corrected(variant(name, config, chosen, device), value, machine) for name, value in plain.items()}
@@ -210,7 +211,12 @@ def plan_run(
     return Plan(seconds=seconds, memory_bytes=needed, chunked=chunked, machine=machine, learned_from=learned)
 
 
-def smaller(views: Views, config: PipelineConfig, start: int) -> str:
+def polished_gaussians(config: PipelineConfig, device: str) -> int:
+    """Gaussians of the scene that a run will polish; 0 when it polishes none."""
+    return (config.fuse.max_gaussians or default_budget(device)) if config.polish > 0 else 0
+
+
+def smaller(views: Views, config: PipelineConfig, start: int, polished: int) -> str:
     """Say which working size would fit."""
     assert config.max_memory is not None
     for side in range(config.long_side - 32, 127, -32):
@@ -220,9 +226,9 @@ def smaller(views: Views, config: PipelineConfig, start: int) -> str:
                 for v in views
             )
         )
-        if memory_needed(shrunk, start, chunked=True, polished=config.polish > 0) <= config.max_memory * GB:
+        if memory_needed(shrunk, start, chunked=True, polished=polished) <= config.max_memory * GB:
             return f"Give --long-side {side} or fewer photos, or allow more memory."
-    return f"{'Leave --polish out, give fewer photos' if config.polish > 0 else 'Give fewer photos'}, or allow more memory."
+    return f"{'Leave --polish out, give fewer photos' if polished else 'Give fewer photos'}, or allow more memory."
 
 
 def kept_within(config: PipelineConfig, plan: Plan) -> PipelineConfig:

@@ -28,8 +28,8 @@ NETWORK_BYTES = 220
 NETWORK_PHOTOS = 6
 PROGRAM_BYTES = 720_000_000
 """Libraries, networks and compiled kernels, once all are loaded."""
-POLISHING_BYTES, POLISHED_PHOTO_BYTES = 570_000_000, 23
-"""Polishing: kernels, gradients and moments of a usual scene beside what is loaded; per working pixel of every photo."""
+POLISHING_BYTES, POLISHED_PHOTO_BYTES, POLISHED_GAUSSIAN_BYTES = 525_000_000, 23, 740
+"""Polishing: kernels and buffers beside what is loaded; per working pixel of every photo; per Gaussian with its moments."""
 
 
 def resident_bytes() -> int:
@@ -45,13 +45,13 @@ def resident_bytes() -> int:
     return 0
 
 
-def memory_needed(views: Views, start_bytes: int, *, chunked: bool, polished: bool = False) -> int:
+def memory_needed(views: Views, start_bytes: int, *, chunked: bool, polished: int = 0) -> int:
     """Largest resident size of a run.
 
     Args:
         start_bytes: what the process holds already; libraries that are still to be loaded are added.
         chunked: make Gaussians one photo at a time.
-        polished: the scene is polished, which chunks do not change.
+        polished: Gaussians of a scene that is polished, which chunks do not change; 0 when it is not.
     """
     sizes = [view.width * view.height for view in views if not view.holdout] or [0]
     total, largest = sum(sizes), max(sizes)
@@ -59,5 +59,5 @@ def memory_needed(views: Views, start_bytes: int, *, chunked: bool, polished: bo
     estimating = largest * NETWORK_BYTES * NETWORK_PHOTOS
     sums = (largest if chunked else total) * SUMS_BYTES
     making = total * ((FRUGAL_MAPS_BYTES if chunked else MAPS_BYTES) + PRICES_BYTES) + sums
-    polishing = POLISHING_BYTES + total * POLISHED_PHOTO_BYTES if polished else 0
+    polishing = POLISHING_BYTES + total * POLISHED_PHOTO_BYTES + polished * POLISHED_GAUSSIAN_BYTES if polished else 0
     return int(max(start_bytes, PROGRAM_BYTES) + max(cache + max(estimating, making), polishing))
