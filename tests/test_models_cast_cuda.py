@@ -32,7 +32,7 @@ from models.training.worlds import Worlds
 made = {}
 for seed in map(int, sys.argv[2:]):
     one = Worlds(None, seed, cast="cuda").capture(2, 16, 24)
-    made |= {f"images{seed}": one.images, f"depth{seed}": one.depth[2]}
+    made |= {f"images{seed}": one.images, f"depth{seed}": one.depth[2], f"normals{seed}": one.normals}
 np.savez(sys.argv[1], **made)
 """
 
@@ -48,6 +48,8 @@ def test_a_seed_makes_the_same_worlds_with_cuda(tmp_path):
         assert expected.depth[2][expected.depth[2] < 1e20].std() > 0.01
         assert np.allclose(simulated[f"depth{seed}"], expected.depth[2], rtol=1e-5)
         assert np.allclose(simulated[f"images{seed}"], expected.images, atol=1e-4)
+        assert expected.normals.std(axis=(1, 2)).max() > 0.1
+        assert np.allclose(simulated[f"normals{seed}"], expected.normals, atol=1e-4)
 
 
 @pytest.mark.skipif(can_cast(), reason="there is a GPU")
@@ -63,6 +65,7 @@ def test_a_gpu_casts_what_the_processor_casts():
         assert there.kind == here.kind
         wrong = np.abs(there.depth[2] / here.depth[2] - 1) > 1e-4
         assert wrong.mean() < 1e-3  # rays that graze an edge
+        assert (np.abs(there.normals - here.normals).max(axis=-1) > 1e-3).mean() < 2e-3
         assert (np.abs(there.images - here.images).max(axis=-1) > 0.01).mean() < 2e-3
 
 

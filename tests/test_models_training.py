@@ -87,9 +87,12 @@ def test_a_contact_sheet_shows_photos_depth_and_normals(clean_capture, tmp_path)
     sheet = contact_sheet([clean_capture, clean_capture])
     assert sheet.shape == (2 * height + GAP, (views + 2) * (width + GAP) - GAP, 3)
     assert np.abs(sheet[:height, :width] / 255.0 - clean_capture.images[0]).max() < 0.01
-    flat = np.full((16, 16), 2.0, np.float32)
-    facing = normal_picture(flat, np.array([[16.0, 0, 8], [0, 16, 8], [0, 0, 1]]))
-    assert np.allclose(facing, [0.5, 0.5, 1.0], atol=1e-6)
+    shown = normal_picture(np.array([[[0, 0, -1.0], [-1, 0, 0], [0, -1, 0], [0, 0, 0]]]))
+    assert np.allclose(shown[0], [[0.5, 0.5, 1.0], [1, 0.5, 0.5], [0.5, 1, 0.5], [1, 1, 1]], atol=1e-6)
+    corner = normal_picture(clean_capture.normals[0])[-1, -1]
+    assert np.abs(sheet[height - 2 : height, -2:] / 255.0 - corner).max() < 0.01, "the last picture is of the first photo's normals"
+    with pytest.raises(ValueError, match="normals"):
+        contact_sheet([dataclasses.replace(clean_capture, normals=None)])
     near, far = depth_picture(np.array([[1.0, 4.0, 1e30]], np.float32), np.array([1.0, 4.0]))[0, :2]
     assert (near[0], near[2], far[0], far[2]) == (1.0, 0.0, 0.0, 1.0)
     assert (
@@ -279,12 +282,25 @@ def test_normals_of_a_slanted_plane_are_its_own_and_their_loss_knows_a_turn():
     expected = torch.nn.functional.normalize(torch.tensor([0.4, -0.2, 1.0]), dim=0)
     assert torch.allclose((own * expected).sum(-1).abs(), torch.ones(1, 23, 31), atol=1e-4)
     everywhere = torch.ones(1, 24, 32, dtype=torch.bool)
-    assert float(normal_loss(slanted, slanted, everywhere, K)) < 1e-5
-    assert float(normal_loss(facing, slanted, everywhere, K)) == pytest.approx(1 - float(expected[2]), abs=1e-3)
-    stepped = slanted.clone()
-    stepped[:, :, 16:] += 2.0  # no normal is asked for across the edge of two surfaces
-    assert float(normal_loss(stepped, stepped, everywhere, K)) < 1e-5
-    assert float(normal_loss(slanted, slanted * 2, torch.zeros_like(everywhere), K)) == 0.0
+    exact = -expected.expand(1, 24, 32, 3)  # towards the camera
+    assert float(normal_loss(slanted, slanted, exact, everywhere, K)) < 1e-5
+    assert float(normal_loss(facing, slanted, exact, everywhere, K)) == pytest.approx(1 - float(expected[2]), abs=1e-3)
+    for farther in (1.6, 1.03):  # no normal is asked for across the edge of two surfaces, be it as small as a picture's frame
+        stepped = slanted.clone()
+        stepped[:, :, 16:] *= farther
+        assert float(normal_loss(stepped, stepped, exact, everywhere, K)) < 1e-5
+    assert float(normal_loss(slanted, slanted * 2, exact, torch.zeros_like(everywhere), K)) == 0.0
+
+
+def test_the_right_depth_of_worlds_has_hardly_any_loss_on_normals_and_depth_that_is_off_has(clean_capture):
+    depth, normals = (torch.from_numpy(one) for one in (clean_capture.depth[2], clean_capture.normals))
+    K = torch.from_numpy(clean_capture.K) * torch.tensor([0.5, 0.5, 1.0])[:, None]
+    solid = depth < 1e20
+    depth = torch.where(solid, depth, 1e3)
+    right = float(normal_loss(depth, depth, normals, solid, K))
+    noise = torch.randn(depth.shape, generator=torch.Generator().manual_seed(0))
+    assert right < 5e-3
+    assert float(normal_loss(depth * (1 + 0.01 * noise), depth, normals, solid, K)) > 20 * right
 
 
 def test_a_step_on_normals_is_logged_and_goes_elsewhere():

@@ -11,7 +11,7 @@ from app.cli import main
 from models.training import photography, raycast, shading, shapes
 from models.training.ingredients import INGREDIENTS, WorldConfig, without
 from models.training.objects import Objects
-from models.training.paths import camera_path, pick_style
+from models.training.paths import camera_path, euler, pick_style
 from models.training.photography import defocused, photograph, smeared
 from models.training.relief import reliefs
 from models.training.scenes import KINDS, Scenes, surface_height
@@ -168,6 +168,34 @@ def test_normals_are_those_of_the_depth(name):
         assert np.median(cosine) > (0.9 if smoothed else 0.99)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_exact_normals_are_gradients_of_the_shape_s_definition(name):
+    """Of the surface where the ray meets it, in the camera's frame: facets of relief and walls of holes as depth has them."""
+    row, eyes = CASES[name], eyes_at(2, 96)
+    eyes.T_world_cam[1, :3, :3] = euler(-0.15, 0.05, 0.1)
+    world = world_of([row], 2)
+    depth, normals = raycast.cast_surfaces(world, eyes, 96, 96, 2)
+    assert np.array_equal(depth, raycast.cast_depth(world, eyes, 96, 96, 2)), "the rays of depth"
+    solid = depth < 1e20
+    assert solid.any(axis=(1, 2)).all()
+    assert not normals[~solid].any()
+    assert np.allclose(np.linalg.norm(normals[solid], axis=-1), 1, atol=1e-6)
+    y, x = np.mgrid[1:96:2, 1:96:2].astype(np.float64)
+    rays = np.stack([(x - 48) / 134.4, (y - 48) / 134.4, np.ones_like(x)], axis=-1)
+    assert ((normals * rays).sum(-1) <= 1e-6).all(), "towards the camera"
+    T = eyes.T_world_cam.astype(np.float64)
+    along = np.einsum("vij,hwj->vhwi", T[:, :3, :3], rays)
+    points = (T[:, None, None, :3, 3] + depth[..., None] * along)[solid]
+    step = 1e-5 * np.eye(3)
+    slope = np.stack([inside(row, points + one) - inside(row, points - one) for one in step], axis=-1)
+    known = np.isfinite(slope).all(axis=-1)
+    expected = slope[known] / np.linalg.norm(slope[known], axis=-1, keepdims=True)
+    in_world = np.einsum("vij,vhwj->vhwi", T[:, :3, :3], normals)[solid][known]
+    off = 1 - np.abs((in_world * expected).sum(-1))
+    assert np.median(off) < 1e-6
+    assert (off > 1e-3).mean() < 0.02  # edges, where a step of the witness crosses into the other face
+
+
 @pytest.mark.parametrize("bend", [0.0, 0.05])
 def test_depth_of_cells_is_that_of_the_rays_through_their_middles(bend):
     rows = [CASES["torus"], CASES["terrain"], primitive(shapes.ROOM, half=(9, 9, 9))]
@@ -242,6 +270,8 @@ def test_every_kind_of_world_can_be_photographed_and_its_seed_makes_it_again(kin
     assert made[0].kind == kind
     assert np.array_equal(made[0].images, made[1].images)
     assert all(np.array_equal(made[0].depth[cell], made[1].depth[cell]) for cell in (2, 4, 8))
+    assert np.array_equal(made[0].normals, made[1].normals)
+    assert np.array_equal(made[0].normals.any(axis=-1), made[0].depth[2] < 1e20)
     assert np.isfinite(made[0].images).all()
     assert (made[0].depth[2] < 1e20).mean() > 0.35
 

@@ -20,6 +20,8 @@ __all__ = ["Target", "color_loss", "depth_loss", "depth_metrics", "normal_loss",
 
 ONE_SURFACE_REL = 0.05
 """Neighbouring depths that differ by more belong to two surfaces, across which there is no normal."""
+ONE_SURFACE_COS = 0.9
+"""Cosine between the exact normal and the one that true depth spans across a pixel, below which an edge runs through it."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,28 @@ def surface_normals(depth: Float[Tensor, "B h w"], K: Float[Tensor, "B 3 3"]) ->
 
 
 def normal_loss(
-    predicted: Float[Tensor, "B h w"], depth: Float[Tensor, "B h w"], valid: Bool[Tensor, "B h w"], K: Float[Tensor, "B 3 3"]
+    predicted: Float[Tensor, "B h w"],
+    depth: Float[Tensor, "B h w"],
+    normals: Float[Tensor, "B h w 3"],
+    valid: Bool[Tensor, "B h w"],
+    K: Float[Tensor, "B 3 3"],
 ) -> Tensor:
-    """Mean of 1 - cos between the normals of predicted and of true depth, where truth is one surface."""
+    """Mean of 1 - cos between the normals that predicted depth spans and the exact ones, where truth is one surface.
+
+    Predicted depth spans a normal across a pixel and its neighbours to the right and below, so the exact one is the mean of these
+    three. Where the normal that true depth spans is another one, an edge or a step runs through: the right depth would be punished
+    there, so nothing is asked for.
+
+    Args:
+        normals: unit, in the camera frame and towards the camera, as in ``Capture``.
+    """
     true = torch.where(valid, depth, 1.0)
     right, below = true[:, :-1, 1:] / true[:, :-1, :-1], true[:, 1:, :-1] / true[:, :-1, :-1]
     solid = valid[:, :-1, :-1] & valid[:, :-1, 1:] & valid[:, 1:, :-1]
     smooth = solid & ((right - 1).abs() < ONE_SURFACE_REL) & ((below - 1).abs() < ONE_SURFACE_REL)
-    cosine = (surface_normals(predicted, K) * surface_normals(true, K)).sum(-1)
-    return _mean(1 - cosine, smooth.float())
+    exact = F.normalize(normals[:, :-1, :-1] + normals[:, :-1, 1:] + normals[:, 1:, :-1], dim=-1, eps=1e-12)
+    one = smooth & ((surface_normals(true, K) * exact).sum(-1) > ONE_SURFACE_COS)
+    return _mean(1 - (surface_normals(predicted, K) * exact).sum(-1), one.float())
 
 
 def color_loss(drawn: Float[Tensor, "V H W 3"], photos: Float[Tensor, "V H W 3"]) -> Tensor:

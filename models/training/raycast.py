@@ -1,6 +1,6 @@
 """Ray-cast analytic primitives with mip-mapped textures on the CPU, rows of pixels side by side.
 
-Input: a ``World`` of primitives, ``Eyes`` that look at it, a texture atlas. Output: colours and exact z-depth.
+Input: a ``World`` of primitives, ``Eyes`` that look at it, a texture atlas. Output: colours, exact z-depth and normals.
 Does not: decide what a world looks like (``worlds`` does) or imitate a camera (``photography`` does).
 """
 
@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from .both_targets import greater
-from .shading import PENUMBRA, Eyes, World, lit, mean_lit, ray_of, shade, sky_of, surface_of, to_local
+from .shading import PENUMBRA, Eyes, World, geometry_of, lit, mean_lit, ray_of, shade, sky_of, surface_of, to_local
 from .shapes import NO_HIT, unit_hit
 
-__all__ = ["CpuCaster", "cast_colors", "cast_depth"]
+__all__ = ["CpuCaster", "cast_colors", "cast_depth", "cast_surfaces"]
 
 Array = np.ndarray
 
@@ -92,6 +92,31 @@ def cast_depth(world, eyes, height, width, cell):
     return depth
 
 
+@nb.njit(parallel=True, fastmath=True, error_model="numpy", nogil=True, cache=True)
+def cast_surfaces(world, eyes, height, width, cell):
+    """What ``cast_depth`` returns, and from the same rays unit normals ``V height/cell width/cell 3``; 0 for the sky.
+
+    Normals are in the camera's frame and point towards it. They are those of the surface that depth is of, facets of relief and
+    walls of holes included, and not the smoothed ones of shading.
+    """
+    views, rows, columns = eyes.K.shape[0], height // cell, width // cell
+    depth, normals = np.empty((views, rows, columns), np.float32), np.zeros((views, rows, columns, 3), np.float32)
+    for job in nb.prange(views * rows):
+        view, row = job // rows, job % rows
+        primitives, T_world_cam, K, bend = world.primitives[view], eyes.T_world_cam[view], eyes.K[view], eyes.bend[view]
+        direction = np.empty(3, np.float64)
+        around, active = np.empty((len(primitives), 7), np.float64), np.empty(len(primitives), np.int64)
+        v = (row + 0.5) * cell
+        count = _reachable(primitives, eyes, view, v, width, around, active)
+        for column in range(columns):
+            ray_of(T_world_cam, K, bend, (column + 0.5) * cell, v, direction)
+            t, n = _nearest(primitives, world.heights, active, count, around, direction[0], direction[1], direction[2])
+            depth[view, row, column] = t
+            if n >= 0:
+                geometry_of(primitives[n], world.heights, T_world_cam, t, direction, normals[view, row, column])
+    return depth, normals
+
+
 @nb.njit(fastmath=True, error_model="numpy")
 def _color_row(world, atlas, sky, light, eyes, view, row, shift, share, out):
     """Add the colours of one row of a photo, seen through one place of its pixels."""
@@ -155,6 +180,12 @@ class CpuCaster:
     def depth(self, world: World, eyes: Eyes, height: int, width: int, cell: int) -> Float[Array, "V h w"]:
         """z-depth at the centres of ``cell`` x ``cell`` pixel blocks; 1e30 for the sky."""
         return cast_depth(world, eyes, height, width, cell)
+
+    def surfaces(
+        self, world: World, eyes: Eyes, height: int, width: int, cell: int
+    ) -> tuple[Float[Array, "V h w"], Float[Array, "V h w 3"]]:
+        """Depth as ``depth`` finds it, and unit normals in the camera's frame; see ``cast_surfaces``."""
+        return cast_surfaces(world, eyes, height, width, cell)
 
     def colors(
         self, world: World, sky: Float[Array, " 8"], light: Float[Array, " 5"], eyes: Eyes, height: int, width: int, samples: int

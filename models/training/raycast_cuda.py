@@ -1,6 +1,6 @@
 """Ray-cast analytic primitives on a GPU: what ``raycast`` does with a processor's cores, with a thread for every ray.
 
-Input: a ``World`` of primitives, ``Eyes`` that look at it, a texture atlas. Output: colours and exact z-depth.
+Input: a ``World`` of primitives, ``Eyes`` that look at it, a texture atlas. Output: colours, exact z-depth and normals.
 Does not: know shapes or colours; both ways of casting call the same functions of ``shading``.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numba import cuda
 
-from .shading import PENUMBRA, Eyes, World, first_hit, lit, mean_lit, ray_of, shade, sky_of, surface_of
+from .shading import PENUMBRA, Eyes, World, first_hit, geometry_of, lit, mean_lit, ray_of, shade, sky_of, surface_of
 
 __all__ = ["CudaCaster", "can_cast"]
 
@@ -47,6 +47,24 @@ def depth_kernel(world, eyes, cell, depth):
     depth[view, row, column] = first_hit(
         world.primitives[view], world.heights, x, y, z, direction[0], direction[1], direction[2], False
     )[0]
+
+
+@cuda.jit(fastmath=True)
+def surface_kernel(world, eyes, cell, depth, normals):
+    """``depth_kernel``, and normals in the camera's frame from the same rays; ``normals`` holds zeros."""
+    index = cuda.grid(1)
+    views, rows, columns = depth.shape
+    if index >= views * rows * columns:
+        return
+    view, row, column = index // (rows * columns), index // columns % rows, index % columns
+    primitives, T_world_cam = world.primitives[view], eyes.T_world_cam[view]
+    direction = cuda.local.array(3, nb.float64)
+    ray_of(T_world_cam, eyes.K[view], eyes.bend[view], (column + 0.5) * cell, (row + 0.5) * cell, direction)
+    x, y, z = T_world_cam[0, 3], T_world_cam[1, 3], T_world_cam[2, 3]
+    t, n = first_hit(primitives, world.heights, x, y, z, direction[0], direction[1], direction[2], False)
+    depth[view, row, column] = t
+    if n >= 0:
+        geometry_of(primitives[n], world.heights, T_world_cam, t, direction, normals[view, row, column])
 
 
 @cuda.jit(fastmath=True)
@@ -117,6 +135,16 @@ class CudaCaster:
         depth = cuda.device_array((len(eyes.K), height // cell, width // cell), np.float32)
         depth_kernel[blocks(depth.size), THREADS](World(*on_device(world)), Eyes(*on_device(eyes)), cell, depth)
         return depth.copy_to_host()
+
+    def surfaces(
+        self, world: World, eyes: Eyes, height: int, width: int, cell: int
+    ) -> tuple[Float[Array, "V h w"], Float[Array, "V h w 3"]]:
+        """As ``raycast.cast_surfaces``."""
+        shape = (len(eyes.K), height // cell, width // cell)
+        depth, normals = cuda.device_array(shape, np.float32), cuda.to_device(np.zeros((*shape, 3), np.float32))
+        there, here = World(*on_device(world)), Eyes(*on_device(eyes))
+        surface_kernel[blocks(depth.size), THREADS](there, here, cell, depth, normals)
+        return depth.copy_to_host(), normals.copy_to_host()
 
     def colors(
         self, world: World, sky: Float[Array, " 8"], light: Float[Array, " 5"], eyes: Eyes, height: int, width: int, samples: int

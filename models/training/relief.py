@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from .both_targets import floor, greater, lesser
 
-__all__ = ["height_at", "height_hit", "height_slope", "reliefs"]
+__all__ = ["height_at", "height_gradient", "height_hit", "height_slope", "reliefs"]
 
 NO_HIT = 1e30
 RIM = 0.12
@@ -108,6 +108,20 @@ def height_slope(heights, which, x, y):
             upper, lower = greater(row - 1, 0), lesser(row + 1, cells)
             slope_x += weight * (grid[row, right] - grid[row, left]) / (right - left)
             slope_y += weight * (grid[lower, column] - grid[upper, column]) / (lower - upper)
+    return slope_x * 0.5 * cells, slope_y * 0.5 * cells
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def height_gradient(heights, which, x, y):
+    """Slopes along x and y of the bilinear cell itself, as rays meet it; they jump from cell to cell."""
+    grid = heights[which]
+    cells = grid.shape[0] - 1
+    u, v = (x + 1.0) * 0.5 * cells, (y + 1.0) * 0.5 * cells
+    i, j = lesser(greater(floor(u), 0), cells - 1), lesser(greater(floor(v), 0), cells - 1)
+    u, v = u - i, v - j
+    h00, h10, h01, h11 = grid[j, i], grid[j, i + 1], grid[j + 1, i], grid[j + 1, i + 1]
+    slope_x = (1.0 - v) * (h10 - h00) + v * (h11 - h01)
+    slope_y = (1.0 - u) * (h01 - h00) + u * (h11 - h10)
     return slope_x * 0.5 * cells, slope_y * 0.5 * cells
 
 

@@ -17,13 +17,14 @@ import numba as nb
 import numpy as np
 
 from .both_targets import floor, greater, lesser, sign
-from .shapes import CONE, CYLINDER, NO_HIT, ROOM, local_normal, unit_hit
+from .shapes import CONE, CYLINDER, NO_HIT, ROOM, local_normal, true_normal, unit_hit
 
 __all__ = [
     "PENUMBRA",
     "Eyes",
     "World",
     "first_hit",
+    "geometry_of",
     "lit",
     "mean_lit",
     "mip_atlas",
@@ -146,6 +147,19 @@ def mean_lit(bright, seen, column):
     return total / among
 
 
+@nb.njit(inline="always", fastmath=True, error_model="numpy")
+def _turn_to_world(p, nx, ny, nz, direction, normal):
+    """Write the world's unit vector towards the camera for a direction across the unit shape."""
+    nx, ny, nz = nx / p[13], ny / p[14], nz / p[15]
+    wx = p[4] * nx + p[7] * ny + p[10] * nz
+    wy = p[5] * nx + p[8] * ny + p[11] * nz
+    wz = p[6] * nx + p[9] * ny + p[12] * nz
+    norm = math.sqrt(wx * wx + wy * wy + wz * wz) + 1e-12
+    if wx * direction[0] + wy * direction[1] + wz * direction[2] > 0:
+        norm = -norm
+    normal[0], normal[1], normal[2] = wx / norm, wy / norm, wz / norm
+
+
 @nb.njit(fastmath=True, error_model="numpy")
 def surface_of(p, heights, at, direction, normal):
     """Write the unit normal towards the camera, in the world; return where in its texture a hit lies, by dominant axis."""
@@ -160,15 +174,20 @@ def surface_of(p, heights, at, direction, normal):
         u, v = x + 0.21 * p[14] * sign(ny), z
     else:
         u, v = x + 0.11 * p[15] * sign(nz), y
-    nx, ny, nz = nx / p[13], ny / p[14], nz / p[15]
-    wx = p[4] * nx + p[7] * ny + p[10] * nz
-    wy = p[5] * nx + p[8] * ny + p[11] * nz
-    wz = p[6] * nx + p[9] * ny + p[12] * nz
-    norm = math.sqrt(wx * wx + wy * wy + wz * wz) + 1e-12
-    if wx * direction[0] + wy * direction[1] + wz * direction[2] > 0:
-        norm = -norm
-    normal[0], normal[1], normal[2] = wx / norm, wy / norm, wz / norm
+    _turn_to_world(p, nx, ny, nz, direction, normal)
     return u * p[17], v * p[17]
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def geometry_of(p, heights, T_world_cam, t, direction, normal):
+    """Write the unit normal towards the camera, in the camera's frame, of the surface that a ray meets at depth ``t``."""
+    x, y, z = T_world_cam[0, 3] + t * direction[0], T_world_cam[1, 3] + t * direction[1], T_world_cam[2, 3] + t * direction[2]
+    hx, hy, hz = to_local(p, x - p[1], y - p[2], z - p[3])
+    nx, ny, nz = true_normal(p, heights, hx, hy, hz)
+    _turn_to_world(p, nx, ny, nz, direction, normal)
+    wx, wy, wz = float(normal[0]), float(normal[1]), float(normal[2])
+    for i in range(3):
+        normal[i] = T_world_cam[0, i] * wx + T_world_cam[1, i] * wy + T_world_cam[2, i] * wz
 
 
 @nb.njit(fastmath=True, error_model="numpy")

@@ -16,7 +16,7 @@ import math
 import numba as nb
 
 from .both_targets import greater, lesser, sign
-from .relief import height_hit, height_slope
+from .relief import height_gradient, height_hit, height_slope
 
 __all__ = [
     "BOX",
@@ -33,6 +33,7 @@ __all__ = [
     "SUPERQUADRIC",
     "TORUS",
     "local_normal",
+    "true_normal",
     "unit_hit",
 ]
 
@@ -268,7 +269,7 @@ def unit_hit(p, heights, ox, oy, oz, dx, dy, dz):
 
 @nb.njit(fastmath=True, error_model="numpy")
 def local_normal(p, heights, x, y, z):
-    """Outward direction, of any length, of the unit shape at a hit."""
+    """Outward direction, of any length, of the unit shape at a hit; relief is smoothed, for shading."""
     shape = int(p[0])
     if shape <= CONE and p[31] + p[32] + p[33] > 0:
         ex, ey, ez = (x - p[28]) * p[31], (y - p[29]) * p[32], (z - p[30]) * p[33]
@@ -298,3 +299,12 @@ def local_normal(p, heights, x, y, z):
         slope_x, slope_y = height_slope(heights, int(p[26]), x, y)
         return -slope_x, -slope_y, 1.0
     return 0.0, 0.0, 1.0
+
+
+@nb.njit(fastmath=True, error_model="numpy")
+def true_normal(p, heights, x, y, z):
+    """As ``local_normal``, but of the very surface that rays meet: relief in the facets between its heights."""
+    if int(p[0]) == RELIEF:
+        slope_x, slope_y = height_gradient(heights, int(p[26]), x, y)
+        return -slope_x, -slope_y, 1.0
+    return local_normal(p, heights, x, y, z)

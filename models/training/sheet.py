@@ -21,22 +21,23 @@ SKY = 1e20
 
 
 def contact_sheet(captures: Sequence[Capture]) -> UInt8[Array, "H W 3"]:
-    """Lay captures out one a row: their photos, then depth and normals of the first photo.
+    """Lay captures out one a row: their photos, then exact depth and normals of the first photo.
 
     Args:
         captures: of one number of views and one size.
 
     Raises:
-        ValueError: they differ in views or size, or there are none.
+        ValueError: they differ in views or size, there are none, or one lacks normals.
     """
     shapes = {capture.images.shape for capture in captures}
     if len(shapes) != 1:
         raise ValueError(f"contact sheet: wanted captures of one shape, got {sorted(shapes)}")
     rows = []
     for capture in captures:
-        height, width = capture.images.shape[1:3]
-        depth = np.repeat(np.repeat(capture.depth[2][0], 2, axis=0), 2, axis=1)[:height, :width]
-        pictures = [*capture.images, depth_picture(depth, capture.depth_range[0]), normal_picture(depth, capture.K[0])]
+        if capture.normals is None:
+            raise ValueError("contact sheet: wanted captures with normals, as Worlds makes them")
+        depth, normals = (enlarged(one, *capture.images.shape[1:3]) for one in (capture.depth[2][0], capture.normals[0]))
+        pictures = [*capture.images, depth_picture(depth, capture.depth_range[0]), normal_picture(normals)]
         rows.append(_beside([np.clip(picture, 0, 1) for picture in pictures], axis=1))
     return (_beside(rows, axis=0) * 255).round().astype(np.uint8)
 
@@ -59,13 +60,11 @@ def depth_picture(depth: Float[Array, "H W"], near_far: Float[Array, " 2"]) -> F
     return np.where((depth < SKY)[..., None], ramp, 1.0)
 
 
-def normal_picture(depth: Float[Array, "H W"], K: Float[Array, "3 3"]) -> Float[Array, "H W 3"]:
-    """Surface normals in the camera frame as colours, from differences of exact depth; the sky is white."""
-    height, width = depth.shape
-    x, y = np.meshgrid((np.arange(width) + 0.5 - K[0, 2]) / K[0, 0], (np.arange(height) + 0.5 - K[1, 2]) / K[1, 1])
-    solid = np.where(depth < SKY, depth, 0.0).astype(np.float64)
-    points = np.stack([x * solid, y * solid, solid], axis=-1)
-    normal = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    normal = np.where(normal[..., 2:] > 0, -normal, normal)  # towards the camera
-    return np.where((depth < SKY)[..., None], 0.5 - 0.5 * normal, 1.0)
+def normal_picture(normals: Float[Array, "H W 3"]) -> Float[Array, "H W 3"]:
+    """Surface normals in the camera frame as colours: to the left red, up green, towards the camera blue; the sky is white."""
+    return np.where(normals.any(axis=-1, keepdims=True), 0.5 - 0.5 * normals, 1.0)
+
+
+def enlarged(small: Float[Array, "h w ..."], height: int, width: int) -> Float[Array, "H W ..."]:
+    """Every value repeated over its block of pixels."""
+    return small[np.arange(height)[:, None] * small.shape[0] // height, np.arange(width) * small.shape[1] // width]

@@ -185,6 +185,12 @@ def depicted(batch: Batch, output: MiniOutput, target: Target, device: str) -> l
     return found
 
 
+def exact_normals(batch: Batch) -> Tensor:
+    """Normals of every chosen reference view, ``B h w 3``, at half the size of photos."""
+    chosen = [c.normals[r] for c, r in zip(batch.captures, batch.references, strict=True) if c.normals is not None]
+    return torch.from_numpy(np.concatenate(chosen))
+
+
 @torch.no_grad()
 def validate(network: Any, held_out: list[Batch], device: str, scenes: Sequence[RealScene] = ()) -> dict[str, float]:
     """Average metrics over held-out worlds, and over real scenes where there are any."""
@@ -282,7 +288,8 @@ def train_step(
     loss, parts = depth_loss(output, target, network.config)
     if config.normals > 0:
         solid = target.valid[2] & (target.position[2] > 0)
-        turned = normal_loss(predicted, depth[2], solid, half_size_K(batch).to(config.device))
+        K, true = half_size_K(batch).to(config.device), exact_normals(batch).to(config.device)
+        turned = normal_loss(predicted, depth[2], true, solid, K)
         loss, parts = loss + config.normals * turned, {**parts, "normals": float(turned.detach())}
     if config.colours > 0:
         check_colours(config, rasterizer)

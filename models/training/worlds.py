@@ -1,6 +1,6 @@
-"""Procedural worlds: random scenes and camera paths, ray-cast on the fly with exact depth.
+"""Procedural worlds: random scenes and camera paths, ray-cast on the fly with exact depth and normals.
 
-Input: a random generator and textures. Output: ``Capture`` records (photos, cameras, depth, depth ranges).
+Input: a random generator and textures. Output: ``Capture`` records (photos, cameras, depth, normals, depth ranges).
 Does not: read image files; textures come packed or are generated.
 """
 
@@ -52,6 +52,10 @@ class Capture:
     style: str
     kind: str = ""
     """Kind of world."""
+    normals: Float[Array, "V h_fine w_fine 3"] | None = None
+    """Exact unit normals of the surfaces in the finest depth, at its pixels: in the frame of the camera that took the photo (before
+    the errors of ``T_world_cam``), OpenCV axes, towards the camera, 0 for sky. They are those of the geometry, facets of relief and
+    walls of holes included; shading smooths relief. None where a capture did not come from ``Worlds``."""
 
 
 class Worlds:
@@ -94,13 +98,15 @@ class Worlds:
             images = self.caster.colors(world, sky, self._light(), eyes, height, width, samples)
             if simple or textured(images) > LEAST_TEXTURED:
                 break
-        depth = {cell: self.caster.depth(world, eyes, height, width, cell) for cell in self.config.cells}
-        depth[8] = coarse
+        finest = min(self.config.cells, default=8)
+        others = [cell for cell in self.config.cells if cell != finest]
+        depth = {8: coarse} | {cell: self.caster.depth(world, eyes, height, width, cell) for cell in others}
+        depth[finest], normals = self.caster.surfaces(world, eyes, height, width, finest)
         reported = eyes.T_world_cam
         if self.config.photographic:
             images = photograph(images, rng, config=self.config, depth=depth[min(depth)])
             reported = self._camera_errors(reported, eyes.K, scene.reach)
-        return Capture(np.clip(images, 0, 1), eyes.K, reported, depth, self._range(coarse), style, scene.kind)
+        return Capture(np.clip(images, 0, 1), eyes.K, reported, depth, self._range(coarse), style, scene.kind, normals)
 
     def _scene(self, views: int, height: int, width: int, simple: bool) -> tuple[Scene, str, Eyes, Array]:
         """Draw worlds and paths until the cameras see something; returns the depth at 8 x 8 blocks with them."""

@@ -32,6 +32,9 @@ class Timed:
     def depth(self, *arguments):
         return self._count(self.caster.depth, arguments)
 
+    def surfaces(self, *arguments):
+        return self._count(self.caster.surfaces, arguments)
+
     def colors(self, *arguments):
         return self._count(self.caster.colors, arguments)
 
