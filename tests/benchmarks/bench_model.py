@@ -22,12 +22,15 @@ Cameras are found once per set and kept in --work, so that only the networks are
     python tests/benchmarks/bench_model.py --work /tmp/model --points
     python tests/benchmarks/bench_model.py --time 4 8 16 32 64
 
-Photo sets are found through RECON_EVAL_DATA, else ../shared. Results are kept in --work and printed as tables.
+Photo sets are found through RECON_EVAL_DATA, else ../shared. Cameras, depth and results are kept in --work and printed as tables.
+What is kept is named by what it was made from: the photos, the weights (that of --first too) and, as stages of a run that resume
+are, the code and the libraries. After an edit everything is made again; compare weights and code in one go, or on the same commit.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
@@ -49,10 +52,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from bench_pipeline import data_root  # noqa: E402
 
+from app.identity import digest_of, identify  # noqa: E402
 from app.run import build_tools  # noqa: E402
 from models.mini import MiniNetwork, MiniOutput  # noqa: E402
 from models.mini_predictor import MiniPredictor  # noqa: E402
-from models.registry import shipped_weights  # noqa: E402
 from recon.config import Holdout, PipelineConfig  # noqa: E402
 from recon.depth_range import choose_depth_range  # noqa: E402
 from recon.fuse import FuseConfig  # noqa: E402
@@ -62,6 +65,8 @@ from recon.posed import PosedViews  # noqa: E402
 from recon.progress import Progress  # noqa: E402
 from recon.quality.score import score_views, summarize  # noqa: E402
 from recon.records import Prediction  # noqa: E402
+from recon.resume.digests import key_of  # noqa: E402
+from recon.resume.keys import stage_keys  # noqa: E402
 from recon.run_records import Capture, Ledger, Tools  # noqa: E402
 
 SETS = (
@@ -78,13 +83,49 @@ def spread(paths: list[Path], most: int) -> list[Path]:
     return paths if len(paths) <= most else [paths[round(i * (len(paths) - 1) / (most - 1))] for i in range(most)]
 
 
+def photos_of(name: str, options: argparse.Namespace) -> list[Path]:
+    """The photos of a set that are used."""
+    folder = data_root() / name / "images"
+    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return spread(photos, options.photos)
+
+
+def depth_config(source: str, options: argparse.Namespace) -> PipelineConfig:
+    """Which network and weights a source of depth is."""
+    config = PipelineConfig(model="plane-sweep" if source == "sweep" else "mini")
+    return replace(config, weights=options.first) if source == "first" else config
+
+
+def source_of(variant: str) -> str:
+    """The source of depth of a variant."""
+    return {"matched": "shipped", "sh0": "shipped", "rule": "shipped", "sweep-refined": "sweep"}.get(variant, variant)
+
+
+def depth_key(source: str, posed: PosedViews, options: argparse.Namespace) -> str:
+    """What depth depends on: code, libraries and weights, cameras and photos."""
+    cameras = [posed.cameras.T_world_cam.tolist(), posed.cameras.K.tolist()]
+    photos = [hashlib.sha256(posed.image(i).numpy().tobytes()).hexdigest() for i in range(len(posed))]
+    return key_of(version(depth_config(source, options)), source, cameras, photos)
+
+
+def result_key(variant: str, name: str, count: int | None, options: argparse.Namespace) -> str:
+    """What a row of the tables depends on; readable in front."""
+    made = key_of(version(depth_config(source_of(variant), options)), [digest_of(photo) for photo in photos_of(name, options)])
+    return f"{name} {variant} {count} {options.rounds} {options.polish:g} {made}"
+
+
+def version(config: PipelineConfig) -> str:
+    """Code, libraries and weights as a run that resumes asks for them, and this file."""
+    return key_of(identify(config, DEVICE), digest_of(Path(__file__)))
+
+
 def capture_of(name: str, tools: Tools, options: argparse.Namespace) -> Capture:
     """Photos of a set with cameras, which are found once."""
     config = PipelineConfig(holdout=Holdout(every=4), resume=False)
-    folder = data_root() / name / "images"
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    ledger, kept = Ledger(), options.work / f"{name}.cameras"
-    found = look_at_photos(spread(photos, options.photos), config, ledger, Progress())
+    ledger = Ledger()
+    found = look_at_photos(photos_of(name, options), config, ledger, Progress())
+    made = stage_keys(found.views, config, version(config), DEVICE).cameras
+    kept = options.work / f"{name}.{made}.cameras"
     if not kept.exists():
         torch.manual_seed(0)
         kept.write_bytes(pickle.dumps(find_cameras(found.views, config, tools, DEVICE, ledger, Progress())))
@@ -93,19 +134,16 @@ def capture_of(name: str, tools: Tools, options: argparse.Namespace) -> Capture:
 
 def depth_of(variant: str, name: str, posed: PosedViews, tools: Tools, options: argparse.Namespace) -> Prediction:
     """Depth of a variant; kept beside the cameras."""
-    source = {"matched": "shipped", "sh0": "shipped", "rule": "shipped", "sweep-refined": "sweep"}.get(variant, variant)
-    kept = options.work / f"{name}.{source}.depth"
+    source = source_of(variant)
+    kept = options.work / f"{name}.{source}.{depth_key(source, posed, options)}.depth"
     cameras = posed.cameras.resized([(w + 1) // 2 for w in posed.cameras.width], [(h + 1) // 2 for h in posed.cameras.height])
     if kept.exists():
         depth, confidence = torch.load(kept)
         return Prediction(cameras=cameras, depth=depth, confidence=confidence)
-    config = PipelineConfig(model="plane-sweep" if source == "sweep" else "mini")
-    if source == "first":
-        config = replace(config, weights=options.first)
     if source in ("1-view", "2-views", "coarse", "32-planes", "random"):
         prediction = odd_depth(source, posed, tools)
     else:
-        prediction = predict_depth(posed, config, tools, DEVICE, Ledger(), Progress())
+        prediction = predict_depth(posed, depth_config(source, options), tools, DEVICE, Ledger(), Progress())
     torch.save((prediction.depth, prediction.confidence), kept)
     return prediction
 
@@ -172,9 +210,6 @@ def compare(options: argparse.Namespace) -> None:
     """Print PSNR / SSIM of every variant on every set, for each number of Gaussians."""
     tools, kept = build_tools(), options.work / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
-    weights = "-".join(
-        shipped_weights()[model].sha256[:8] for model in ("mini", "head", "refiner")
-    )  # results of others are not these
     for count in options.counts or [None]:
         columns: dict[str, list] = {variant: [] for variant in options.variants}
         print(f"\n| set{f', {count:,} Gaussians' if count else ''} | " + " | ".join(options.variants) + " |")
@@ -182,7 +217,7 @@ def compare(options: argparse.Namespace) -> None:
         for name in options.sets:
             capture = None
             for variant in options.variants:
-                key = f"{name} {variant} {count} {options.rounds} {options.polish:g} {weights}"
+                key = result_key(variant, name, count, options)
                 if key not in results:
                     capture = capture or capture_of(name, tools, options)
                     results[key] = run_variant(variant, name, capture, tools, options, count)
@@ -281,6 +316,9 @@ def main() -> None:
     parser.add_argument("--time", nargs="+", type=int, default=None)
     parser.add_argument("--time-one", type=int, default=None)
     options = parser.parse_args()
+    comparing = not (options.time or options.time_one or options.points)
+    if comparing and "first" in options.variants and not (options.first and options.first.is_file()):
+        parser.error("the variant 'first' needs its weights: --first FILE, or leave it out of --variants")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.time_one:
         print(json.dumps(time_views(options.time_one)))
