@@ -4,13 +4,17 @@ Input: posed photos, neighbours and depth ranges chosen outside. Output: ``Predi
 Does not: choose neighbours or ranges, or load weights (``registry`` does).
 
 Every photo is encoded once; its features are dropped as soon as no later view needs them, so that memory follows the
-working set and not the number of photos.
+working set and not the number of photos. Photos beyond ``LARGEST`` pixels are matched smaller, so that one photo's share is
+bounded.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +27,13 @@ from recon.records import Prediction
 
 from .mini import MiniNetwork, normalize_photo
 from .precision import autocast_dtype, to_channels_last
+from .wide_range import WIDEST, search_in_bands
 
 __all__ = ["MiniPredictor"]
 
 MATCHING = ("match8", "match4")
+LARGEST = 8_000_000
+"""Pixels of a photo beyond which it is matched at this size and its depth enlarged: each million takes about 0.4 GB."""
 
 
 class MiniPredictor:
@@ -55,11 +62,16 @@ class MiniPredictor:
 
         Args:
             neighbours: per view the views to match it with, best first; a view without any gets mid-range depth and no confidence.
-            depth_range: near and far z-depth per view, world units, 0 < near < far.
+            depth_range: near and far z-depth per view, world units, 0 < near < far; beyond 1:200 it is searched in bands, which
+                takes several times as long.
+
         Raises:
             ValueError: ranges or neighbours do not fit the views.
         """
         check_request(posed, neighbours, depth_range)
+        halves = [half_size(w, h) for w, h in zip(posed.cameras.width, posed.cameras.height, strict=True)]
+        cameras = posed.cameras.resized([w for w, _ in halves], [h for _, h in halves])
+        posed = at_most(posed, LARGEST)
         sizes = list(zip(posed.cameras.width, posed.cameras.height, strict=True))
         uses = Counter(j for chosen in neighbours for j in chosen) + Counter(range(len(posed)))
         cache: dict[int, dict[str, Tensor]] = {}
@@ -69,18 +81,15 @@ class MiniPredictor:
             for j in (i, *chosen):
                 if j not in cache:
                     cache[j] = self._encode(*posed.pixels(j))
-            z, p = self._estimate(posed, cache, i, chosen, depth_range[i])
-            half = half_size(*sizes[i])
-            depth.append(1.0 / crop_to_photo(1.0 / z, sizes[i], half))
-            valid = F.interpolate(posed.pixels(i)[1][None, None].float(), size=(half[1], half[0]), mode="area")[0, 0]
-            confidence.append(crop_to_photo(p, sizes[i], half).clamp(0, 1) * (valid > 0.99))
+            z, p = self._search(posed, cache, i, chosen, depth_range[i])
+            depth.append(1.0 / crop_to_photo(1.0 / z, sizes[i], halves[i]))
+            valid = F.interpolate(posed.pixels(i)[1][None, None].float(), size=halves[i][::-1], mode="area")[0, 0]
+            confidence.append(crop_to_photo(p, sizes[i], halves[i]).clamp(0, 1) * (valid > 0.99))
             for j in (i, *chosen):
                 uses[j] -= 1
                 if uses[j] == 0:
                     del cache[j]
         progress.update("depth", 1.0)
-        halves = [half_size(*size) for size in sizes]
-        cameras = posed.cameras.resized([w for w, _ in halves], [h for _, h in halves])
         return Prediction(cameras=cameras, depth=tuple(depth), confidence=tuple(confidence))
 
     def _encode(self, image: Float[Tensor, "H W 3"], valid: Bool[Tensor, "H W"]) -> dict[str, Tensor]:
@@ -92,6 +101,16 @@ class MiniPredictor:
         with torch.autocast(self.device, dtype or torch.bfloat16, enabled=dtype is not None):
             features = self.network.encode(photo)
         return {name: value.half() if name in MATCHING else value for name, value in features.items()}
+
+    def _search(
+        self, posed: PosedViews, cache: dict[int, dict[str, Tensor]], index: int, chosen: Sequence[int], depth_range: Tensor
+    ) -> tuple[Float[Tensor, "h2 w2"], Float[Tensor, "h2 w2"]]:
+        """z-depth and confidence of one view; a range that is too wide for the planes takes several sweeps."""
+        near, far = (float(z) for z in depth_range)
+        if not chosen or far <= WIDEST * near:
+            return self._estimate(posed, cache, index, chosen, depth_range)
+        sweep = partial(self._estimate, posed, cache, index, chosen)
+        return search_in_bands(sweep, near, far, self.network.config.planes)
 
     def _estimate(
         self, posed: PosedViews, cache: dict[int, dict[str, Tensor]], index: int, chosen: Sequence[int], depth_range: Tensor
@@ -136,6 +155,26 @@ def check_request(posed: PosedViews, neighbours: Sequence[Sequence[int]], depth_
         torch.isfinite(depth_range).all() and (depth_range[:, 0] > 0).all() and (depth_range[:, 1] > depth_range[:, 0]).all()
     ):
         raise ValueError("depth: wanted 0 < near < far for every view")
+
+
+def at_most(posed: PosedViews, pixels: int) -> PosedViews:
+    """The same views, photos of more pixels than this made smaller; the very same when there are none."""
+    sizes = list(zip(posed.cameras.width, posed.cameras.height, strict=True))
+    factors = [min(1.0, math.sqrt(pixels / (width * height))) for width, height in sizes]
+    if min(factors) == 1.0:
+        return posed
+    smaller = [(max(1, int(w * f)), max(1, int(h * f))) for (w, h), f in zip(sizes, factors, strict=True)]
+
+    def read(index: int) -> tuple[Tensor, Tensor]:
+        image, valid = posed.pixels(index)
+        if smaller[index] == sizes[index]:
+            return image, valid
+        size = smaller[index][::-1]
+        seen = F.interpolate(valid[None, None].float(), size=size, mode="area")[0, 0] > 0.99
+        return F.interpolate(image.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0).contiguous(), seen
+
+    cameras = posed.cameras.resized([w for w, _ in smaller], [h for _, h in smaller])
+    return replace(posed, cameras=cameras, read=read, _cache=OrderedDict())
 
 
 def half_size(width: int, height: int) -> tuple[int, int]:
