@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from test_models_mini import look_cameras
 
+from models.mini import normalize_photo
 from models.mini_predictor import MiniPredictor, at_most
 from models.registry import load_predictor
 from models.wide_range import WIDEST, bands, last_plane, search_in_bands
@@ -213,3 +215,32 @@ def test_a_square_of_eight_thousand_pixels_takes_bounded_memory():
     found = subprocess.run([sys.executable, "-c", SQUARE], capture_output=True, text=True, env=environment, timeout=900)
     assert found.returncode == 0, found.stderr
     assert float(found.stdout.split()[-1]) < SQUARE_GB
+
+
+@pytest.mark.parametrize("gain", [(2.0, 2.0, 2.0), (0.5, 0.5, 0.5), (1.25, 1.0, 0.75)])
+def test_depth_hardly_changes_with_a_photo_s_exposure_and_white_balance(predictor, gain):
+    """The photo in the middle a stop brighter or darker, in linear light, or with red and blue a quarter off."""
+    posed = wall_views([(96, 72)] * 3)
+
+    def shown(light: tuple[float, float, float]) -> Prediction:
+        def read(i: int):
+            image, valid = posed.read(i)
+            image = 0.1 + 0.8 * image  # a stop brighter, a fifth is clipped
+            return (((image**2.2) * torch.tensor(light)).clamp(0, 1) ** (1 / 2.2) if i == 1 else image), valid
+
+        return predict(predictor, replace(posed, read=read, _cache=OrderedDict()), ((1, 2), (0, 2), (0, 1)))
+
+    changed, plain = shown(gain), shown((1.0, 1.0, 1.0))
+    for i in range(3):
+        within = [float(((one.depth[i] / WALL_Z - 1).abs() < 0.01).float().mean()) for one in (changed, plain)]
+        assert within[1] > 0.5
+        assert within[0] > within[1] - 0.03
+        assert float(changed.confidence[i].mean()) > 0.95 * float(plain.confidence[i].mean())
+
+
+def test_gain_and_offset_of_each_channel_are_gone_before_the_network_looks():
+    image = torch.rand(1, 20, 30, 3, generator=torch.Generator().manual_seed(2))
+    valid = torch.rand(1, 20, 30, generator=torch.Generator().manual_seed(3)) > 0.2
+    changed = image * torch.tensor([0.5, 0.7, 0.9]) + torch.tensor([0.05, 0.0, 0.1])
+    changed = torch.where(valid[..., None], changed, torch.rand(3))  # what is not of the photo has no say
+    assert torch.allclose(normalize_photo(changed, valid), normalize_photo(image, valid), atol=1e-4)
