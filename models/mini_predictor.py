@@ -33,7 +33,7 @@ __all__ = ["MiniPredictor"]
 
 MATCHING = ("match8", "match4")
 LARGEST = 8_000_000
-"""Pixels of a photo beyond which it is matched at this size and its depth enlarged: each million takes about 0.4 GB."""
+"""Pixels of a photo beyond which it is matched at this size and its depth enlarged."""
 
 
 class MiniPredictor:

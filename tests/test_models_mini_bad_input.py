@@ -28,8 +28,8 @@ NEAR, FAR = 1.0, 8.0
 WALL_Z = 3.0
 BASELINE = 0.4
 TEN_THOUSAND = 10_000.0
-SQUARE_GB = 8.0
-"""Most memory that two photos may take of which one is 8,000 pixels square."""
+SQUARE_GB = 5.0
+"""Most memory that two photos may take of which one is 8,000 pixels square; they took 3.2."""
 BEYOND = 2.01
 """Factor by which depth may leave the range that was searched."""
 

@@ -10,7 +10,8 @@ matrix product and of large convolutions, in float32 and in bfloat16 where the n
     arithmetic   all multiply-adds at the best rate, nothing else
     roofline     every operation at its multiply-adds or its bytes, whichever takes longer (Williams et al., "Roofline", 2009)
 
-Everything runs on one thread and time is the processor's, least of ``--repeats``, so that others on the machine count little.
+Everything runs on one thread and time is the processor's, least of ``--repeats`` (more than 32 photos are run once), so that others
+on the machine count little; what shares its core and its caches counts all the same.
 """
 
 from __future__ import annotations
@@ -161,7 +162,6 @@ class Machine:
 
 def quickest(run: Callable[[], Any], repeats: int) -> float:
     """Least processor seconds of a call."""
-    run()
     seconds = []
     for _ in range(repeats):
         began = time.process_time()
@@ -191,7 +191,7 @@ def measure_machine(repeats: int) -> Machine:
     large = torch.zeros(64 * 1024 * 1024)
     target = torch.empty_like(large)
     moved = 2 * 4 * large.numel() / quickest(lambda: target.copy_(large), repeats)
-    print(f"copy: {moved / 1e9:.1f} GB/s read and written\n")
+    print(f"copy: {moved / 1e9:.1f} GB/s read and written\n", flush=True)
     return Machine(best, moved)
 
 
@@ -247,7 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     numba.set_num_threads(1)
-    machine, predictor = measure_machine(2 * options.repeats), load_predictor("mini")
+    machine, predictor = measure_machine(3 * options.repeats), load_predictor("mini")
     assert isinstance(predictor, MiniPredictor)
     parts = count_parts(predictor)
     print_parts(parts, machine)
@@ -262,7 +262,7 @@ def main() -> None:
         operations = whole(parts, neighbours)
         floors = [sum(floor(one) for one in operations) for floor in (machine.arithmetic, machine.roofline)]
         taken = quickest(
-            lambda p=posed, n=neighbours, r=ranges: predictor(p, n, r, Progress()), 1 if views > 16 else options.repeats
+            lambda p=posed, n=neighbours, r=ranges: predictor(p, n, r, Progress()), 1 if views > 32 else options.repeats
         )
         numbers = [f"{number:.1f}" for number in (sum(one.macs for one in operations) / 1e9, *floors, taken)]
         print(f"| {views} | {' | '.join(numbers)} | {taken / views:.2f} | {taken / floors[1]:.1f} |", flush=True)
