@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: waiting threads must not take a core
 SUBSETS = (0, 12, 6, 3)
 """Photos given; 0 means all."""
-WAYS = ("auto", "sfm", "default")
+WAYS = ("auto", "sfm", "default", "winner")
+"""'winner' is the recipe that won among several in 'auto', alone: what 'auto' would take if it knew."""
 SHOWN = ("auc5", "auc10", "auc30", "focal_error", "ate")
 
 
@@ -117,8 +118,8 @@ def processor_seconds() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def find(way: str, views, seed: int) -> tuple:
-    """(cameras, attempts, words) of one way of finding cameras."""
+def find(way: str, views, seed: int, recipe: str) -> tuple:
+    """(cameras, attempts, words) of one way of finding cameras; ``recipe`` is that of 'winner'."""
     from recon.cameras.auto import find_cameras
     from recon.cameras.recipes import LADDER, QUICK
     from recon.cameras.result import blank_cameras
@@ -128,13 +129,14 @@ def find(way: str, views, seed: int) -> tuple:
     if way == "default":
         return default_cameras(views, seed), [], []
     try:
-        solved = find_cameras(views, progress=Progress(), seed=seed, ladder=LADDER if way == "auto" else QUICK)
+        ladder = {"auto": LADDER, "sfm": QUICK, "winner": tuple(one for one in LADDER if one.name == recipe)}[way]
+        solved = find_cameras(views, progress=Progress(), seed=seed, ladder=ladder)
     except CannotReconstruct as error:
         return blank_cameras(views), [], [str(error)]
     return solved.cameras, list(solved.attempts), list(solved.warnings)
 
 
-def measure(name: str, way: str, count: int, seed: int) -> dict:
+def measure(name: str, way: str, count: int, seed: int, recipe: str = "") -> dict:
     """Find the cameras of one choice of photos of one set, and score them where there is a reference."""
     import torch
 
@@ -150,7 +152,7 @@ def measure(name: str, way: str, count: int, seed: int) -> dict:
         rows = evenly_spread(known, count)
     chosen = views.select(rows)
     started, processor = time.perf_counter(), processor_seconds()
-    cameras, attempts, words = find(way, chosen, seed)
+    cameras, attempts, words = find(way, chosen, seed, recipe)
     row = {"set": name, "way": way, "count": count, "given": len(chosen), "found": int(cameras.registered_mask.sum())}
     row |= {"seconds": time.perf_counter() - started, "processor_seconds": processor_seconds() - processor}
     if reference is not None:
@@ -158,12 +160,34 @@ def measure(name: str, way: str, count: int, seed: int) -> dict:
     return row | {"attempts": attempts, "words": words}
 
 
+def winning_recipe(rows: list[dict], name: str, count: int) -> str:
+    """Which of several recipes won in 'auto'; empty when one was tried, or the winner is none."""
+    row = next((row for row in rows if (row["set"], row["way"], row["count"]) == (name, "auto", count)), None)
+    if row is None or len(row["attempts"]) < 2:
+        return ""
+    return next((one["tried"] for one in row["attempts"] if one.get("chosen")), "")
+
+
+def winners_table(rows: list[dict]) -> str:
+    """Time of 'auto' over that of its winner alone, where several recipes were tried."""
+    by = {(row["set"], row["way"], row["count"]): row for row in rows}
+    lines = ["", "| set | photos | tried | winner | auto s | winner s | ratio |", "|" + "---|" * 7]
+    for (name, way, count), alone in sorted(by.items()):
+        if way == "winner" and (name, "auto", count) in by:
+            auto = by[name, "auto", count]
+            ratio = auto["processor_seconds"] / alone["processor_seconds"]
+            cells = [name, auto["given"], len(auto["attempts"]), winning_recipe(rows, name, count)]
+            cells += [f"{auto['processor_seconds']:.0f}", f"{alone['processor_seconds']:.0f}", f"{ratio:.2f}"]
+            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines) if len(lines) > 3 else ""
+
+
 def table(rows: list[dict]) -> str:
     """Sets against ways, one block per number of photos, with means over the sets all ways have done."""
     lines = []
     for count in SUBSETS:
         mine = [row for row in rows if row["count"] == count]
-        ways = [way for way in WAYS if any(row["way"] == way for row in mine)]
+        ways = [way for way in WAYS if way != "winner" and any(row["way"] == way for row in mine)]
         by = {(row["set"], row["way"]): row for row in mine}
         names = [name for name in sorted({row["set"] for row in mine}) if all((name, way) in by for way in ways)]
         if not names:
@@ -213,14 +237,15 @@ def main() -> None:
         for name in names:
             for way in options.ways:
                 photos = len(list((data_root() / name / "images").glob("*.*")))
-                if (name, way, count) in done or count >= photos:
+                recipe = winning_recipe(rows, name, count)
+                if (name, way, count) in done or count >= photos or (way == "winner" and not recipe):
                     continue
-                rows.append(measure(name, way, count, options.seed))
+                rows.append(measure(name, way, count, options.seed, recipe))
                 print(json.dumps({k: v for k, v in rows[-1].items() if k != "attempts"}), flush=True)
                 temporary = options.out.with_suffix(".part")
                 temporary.write_text(json.dumps(rows, indent=1))
                 temporary.replace(options.out)
-    print(table(rows))
+    print(table(rows) + winners_table(rows))
 
 
 if __name__ == "__main__":
