@@ -72,3 +72,16 @@ def test_an_operation_takes_what_holds_it_up():
     assert machine.roofline(Operation("a", 100.0, 4.0, torch.bfloat16)) == pytest.approx(5.0)
     assert machine.roofline(Operation("a", 10.0, 400.0, torch.float32)) == pytest.approx(100.0)
     assert machine.arithmetic(Operation("a", 10.0, 0.0, torch.int64)) == pytest.approx(1.0)
+
+
+def test_encodings_and_matchings_are_timed_and_the_quick_ones_count(monkeypatch):
+    predictor = MiniPredictor(MiniNetwork(MiniConfig(planes=16)))
+    monkeypatch.setattr(bench_floor, "HEIGHT", 64)
+    monkeypatch.setattr(bench_floor, "WIDTH", 80)
+    posed, ranges = bench_floor.made_views(3)
+    with bench_floor.timing(predictor) as seconds:
+        predictor(posed, ((1,), (2,), (0,)), ranges, bench_floor.Progress())
+    assert [len(of) for of in seconds.values()] == [3, 3]
+    assert "_encode" not in vars(predictor)
+    disturbed = {"_encode": [0.1] * 4 + [9.0] * 16, "_estimate": [0.2] * 20}
+    assert bench_floor.undisturbed(disturbed, 5) == pytest.approx(5 * 0.3)

@@ -9,18 +9,24 @@ from collections import OrderedDict
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_models_mini import look_cameras
 
 from models.mini import normalize_photo
 from models.mini_predictor import MiniPredictor, at_most
 from models.registry import load_predictor
 from models.wide_range import WIDEST, bands, last_plane, search_in_bands
+from recon.cameras.result import SfmResult
+from recon.config import PipelineConfig
 from recon.neighbours import choose_neighbours
+from recon.pipeline import look_at_photos, place_photos
 from recon.posed import PosedViews
 from recon.progress import Progress
 from recon.records import Prediction
+from recon.run_records import Ledger
 
 import helpers
 
@@ -244,3 +250,34 @@ def test_gain_and_offset_of_each_channel_are_gone_before_the_network_looks():
     changed = image * torch.tensor([0.5, 0.7, 0.9]) + torch.tensor([0.05, 0.0, 0.1])
     changed = torch.where(valid[..., None], changed, torch.rand(3))  # what is not of the photo has no say
     assert torch.allclose(normalize_photo(changed, valid), normalize_photo(image, valid), atol=1e-4)
+
+
+def test_a_photo_without_a_camera_is_named_and_spoils_nothing(predictor, tmp_path):
+    """The camera of the photo in the middle was not found: the network never sees it, and the others match each other."""
+    posed = wall_views([(96, 72)] * 4)
+    for i in range(4):
+        picture = (posed.image(i).numpy() * 255).astype(np.uint8) if i != 1 else np.full((72, 96, 3), 128, np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    registered = torch.tensor([True, False, True, True])
+    cameras = replace(
+        posed.cameras,
+        registered=registered,
+        T_world_cam=torch.where(registered[:, None, None], posed.cameras.T_world_cam, torch.eye(4, dtype=torch.float64)),
+    )
+    solved = SfmResult(
+        cameras=cameras,
+        points_world=torch.zeros(0, 3, dtype=torch.float64),
+        points_rgb=torch.zeros(0, 3, dtype=torch.uint8),
+        visibility=torch.zeros(4, 0, dtype=torch.bool),
+        reprojection_error_px=0.0,
+        per_view_points=torch.zeros(4, dtype=torch.int64),
+    )
+    ledger, config = Ledger(), PipelineConfig(resume=False)
+    found = look_at_photos([tmp_path / f"{i}.png" for i in range(4)], config, ledger, Progress())
+    inputs = place_photos(found, solved, config, ledger).inputs
+    assert inputs.names == ("0.png", "2.png", "3.png")
+    assert any("1 of 4 photos could not be placed: 1.png" in warning for warning in ledger.warnings)
+    chosen = choose_neighbours(inputs, count=4)
+    assert all(chosen)
+    result = predict(predictor, inputs, chosen)
+    assert max(median_error(result, i) for i in range(3)) < 0.05
