@@ -24,7 +24,7 @@ from recon.cameras.camera_files import load_cameras
 from recon.cameras.predicted import cameras_by_network
 from recon.cameras.recipes import LADDER, QUICK, with_matches_of
 from recon.cameras.result import SfmResult, blank_cameras
-from recon.cameras.scoring import evenly_spread, score_cameras
+from recon.cameras.scoring import drawn_at_random, evenly_spread, score_cameras
 from recon.errors import CannotReconstruct, UserError
 from recon.files import write_json_atomic
 from recon.photos import open_photos
@@ -57,6 +57,8 @@ class EvalCamerasArguments:
     """Adjust the cameras of a named network to matches of the photos, as `recon run` does."""
     subsets: tuple[int, ...] = ()
     """Also find cameras for so many photos, evenly spread among those of the reference, for example 3 6 12."""
+    random_subsets: bool = False
+    """Draw the photos of --subsets at random, by --seed, as careless people take them, not evenly spread."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """JSON file for the scores."""
     seed: int = 0
@@ -78,6 +80,10 @@ def evaluate_cameras(arguments: EvalCamerasArguments) -> int:
     small = [count for count in arguments.subsets if count < 2]
     if small:
         raise UserError(f"--subsets {small[0]}: cameras need at least two photos.", "Give numbers of 2 or more.")
+    if arguments.random_subsets and not arguments.subsets:
+        raise UserError(
+            "--random-subsets without --subsets has nothing to draw.", "Say how many photos, for example --subsets 3 6 12."
+        )
     find = finder_of(arguments)
     views = open_photos(arguments.photos, long_side=640).views
     reference = load_cameras(arguments.reference, views).cameras
@@ -85,13 +91,19 @@ def evaluate_cameras(arguments: EvalCamerasArguments) -> int:
     if len(known) < 2:
         raise UserError(f"{arguments.reference} has cameras for {len(known)} of the photos.", "At least two are needed to compare.")
     given = None if find is not None else load_cameras(Path(arguments.cameras), views).cameras
-    chosen = [list(range(len(views))), *(evenly_spread(known, count) for count in arguments.subsets if count < len(known))]
+    chosen = [list(range(len(views)))]
+    for count in arguments.subsets:
+        if count < len(known):
+            drawn = arguments.random_subsets
+            chosen.append(drawn_at_random(known, count, arguments.seed) if drawn else evenly_spread(known, count))
     rows = []
     with shown_progress(quiet=arguments.quiet or arguments.json) as progress:
         for photos in chosen:
             scored = None if given is None else given.select(photos)
             rows.append(score_choice(views.select(photos), reference.select(photos), scored, find, progress))
     result = {"photos": str(arguments.photos), "reference": str(arguments.reference), "cameras": arguments.cameras, "scores": rows}
+    if arguments.random_subsets:
+        result["random_subsets"] = {"seed": arguments.seed}
     for name, path in (("matcher", arguments.matcher), ("camera_network", arguments.camera_network)):
         if path is not None:
             result[name] = {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

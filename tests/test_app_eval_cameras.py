@@ -76,3 +76,17 @@ def test_a_subset_of_one_is_refused(folder, capsys):
     command = ["eval", "cameras", str(folder / "photos"), "--reference", str(folder / "truth.json"), "--subsets", "1"]
     assert main(command) == 2
     assert "at least two photos" in capsys.readouterr().err
+
+
+def test_random_subsets_follow_the_seed_and_need_subsets(folder, capsys):
+    """Two of four photos, drawn: pairs without the turned photo score fully, pairs with it a fifth."""
+    seen = set()
+    for seed in range(8):
+        words = ["--cameras", str(folder / "turned.json"), "--subsets", "2", "--random-subsets", "--seed", str(seed)]
+        first, again = scores(folder, capsys, *words)[1], scores(folder, capsys, *words)[1]
+        assert first == again
+        seen.add(round(first["auc5"], 3))
+    assert seen == {0.2, 1.0}
+    command = ["eval", "cameras", str(folder / "photos"), "--reference", str(folder / "truth.json"), "--random-subsets"]
+    assert main(command) == 2
+    assert "--subsets" in capsys.readouterr().err

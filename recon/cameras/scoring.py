@@ -5,6 +5,7 @@ Input: two ``Cameras`` of the same photos. Output: ``CameraScore``. Does not: fi
 
 from __future__ import annotations
 
+import random
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -119,3 +120,13 @@ def evenly_spread(indices: list[int], count: int) -> list[int]:
     if count >= len(indices):
         return list(indices)
     return [indices[round(i * (len(indices) - 1) / (count - 1))] for i in range(count)]
+
+
+def drawn_at_random(indices: list[int], count: int, seed: int) -> list[int]:
+    """``count`` of the indices, each choice as likely as any other, in their order; all when there are no more.
+
+    The same for the same seed, and independent of what else is drawn.
+    """
+    if count >= len(indices):
+        return list(indices)
+    return sorted(random.Random(f"{seed} {count}").sample(indices, count))

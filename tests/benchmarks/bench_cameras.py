@@ -1,4 +1,5 @@
-"""Cameras of real photo sets: `--cameras auto` beside pycolmap's defaults, on all photos and on evenly spread few.
+"""Cameras of real photo sets: `--cameras auto` beside pycolmap's defaults, on all photos and on few of them, evenly spread or
+--random.
 
 Sets with reference cameras are scored (poses.json beside the photos); the others tell how many photos were placed. Every result
 is appended to --out at once, and what is there already is not computed again, so a run can be stopped and continued.
@@ -136,11 +137,11 @@ def find(way: str, views, seed: int, recipe: str) -> tuple:
     return solved.cameras, list(solved.attempts), list(solved.warnings)
 
 
-def measure(name: str, way: str, count: int, seed: int, recipe: str = "") -> dict:
+def measure(name: str, way: str, count: int, seed: int, recipe: str = "", random: bool = False) -> dict:
     """Find the cameras of one choice of photos of one set, and score them where there is a reference."""
     import torch
 
-    from recon.cameras.scoring import evenly_spread, score_cameras
+    from recon.cameras.scoring import drawn_at_random, evenly_spread, score_cameras
     from recon.photos import open_photos
 
     folder = data_root() / name
@@ -149,12 +150,17 @@ def measure(name: str, way: str, count: int, seed: int, recipe: str = "") -> dic
     rows = list(range(len(views)))
     if count:
         known = rows if reference is None else torch.nonzero(reference.registered_mask)[:, 0].tolist()
-        rows = evenly_spread(known, count)
+        rows = drawn_at_random(known, count, seed) if random else evenly_spread(known, count)
     chosen = views.select(rows)
     started, processor = time.perf_counter(), processor_seconds()
     cameras, attempts, words = find(way, chosen, seed, recipe)
     row = {"set": name, "way": way, "count": count, "given": len(chosen), "found": int(cameras.registered_mask.sum())}
-    row |= {"seconds": time.perf_counter() - started, "processor_seconds": processor_seconds() - processor}
+    row |= {
+        "random": random,
+        "seed": seed,
+        "seconds": time.perf_counter() - started,
+        "processor_seconds": processor_seconds() - processor,
+    }
     if reference is not None:
         row |= score_cameras(cameras, reference.select(rows)).plain()
     return row | {"attempts": attempts, "words": words}
@@ -222,6 +228,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["auto", "default"], choices=WAYS)
     parser.add_argument("--counts", nargs="+", type=int, default=list(SUBSETS), help="photos given; 0 means all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--random", action="store_true", help="draw the few at random, by --seed; give each seed its own --out")
     parser.add_argument("--out", type=Path, default=Path("bench_cameras.json"))
     parser.add_argument("--table", action="store_true", help="print the table of what is in --out, compute nothing")
     parser.add_argument("--defaults", type=Path, help=argparse.SUPPRESS)
@@ -231,6 +238,8 @@ def main() -> None:
         return
     sys.path[:0] = [str(ROOT)]
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    if not options.table and any((row.get("random", False), row.get("seed", 0)) != (options.random, options.seed) for row in rows):
+        raise SystemExit(f"{options.out} holds other subsets or another seed; give another --out")
     names = options.sets or sorted(p.name for p in data_root().iterdir() if (p / "images").is_dir())
     done = {(row["set"], row["way"], row["count"]) for row in rows}
     for count in [] if options.table else options.counts:
@@ -240,7 +249,7 @@ def main() -> None:
                 recipe = winning_recipe(rows, name, count)
                 if (name, way, count) in done or count >= photos or (way == "winner" and not recipe):
                     continue
-                rows.append(measure(name, way, count, options.seed, recipe))
+                rows.append(measure(name, way, count, options.seed, recipe, options.random))
                 print(json.dumps({k: v for k, v in rows[-1].items() if k != "attempts"}), flush=True)
                 temporary = options.out.with_suffix(".part")
                 temporary.write_text(json.dumps(rows, indent=1))
