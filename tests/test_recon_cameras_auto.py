@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 import torch
 from sfm_scene import DISTORTION, FOCAL_PX, HEIGHT, WIDTH, Truth, write_room_photos
@@ -315,3 +316,50 @@ def test_more_features_of_one_kind_do_not_end_the_search(views, tmp_path):
     assert not auto.is_enough(bench, best)
     bench.matches[DENSE] = chain
     assert auto.is_enough(bench, best)
+
+
+def test_what_takes_long_is_tried_for_a_tenth_of_the_photos_or_where_more_is_wrong(views, tmp_path):
+    affine = next(recipe for recipe in LADDER if recipe.matching.features.detector == "affine")
+    twenty = Views(tuple(replace(views[0], name=f"{i}.jpg") for i in range(20)))
+    bench = Workbench(views=twenty, folder=tmp_path, progress=Progress(), seed=0)
+    nothing = Attempt(result=None, models=(), image_side=1.0)
+
+    def best(placed: int, error_share: float) -> auto.Tried:
+        seen = np.array([100] * placed + [0] * (20 - placed))
+        evidence = Evidence(
+            placed=placed, explained=seen, matched=seen, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=error_share
+        )
+        return auto.Tried(name="any", attempt=nothing, evidence=evidence, seconds=0.0)
+
+    assert not auto.worth_its_time(affine, bench, best(19, 0.0))
+    assert auto.worth_its_time(affine, bench, best(18, 0.0))
+    assert auto.worth_its_time(affine, bench, best(19, 0.1))
+    assert auto.worth_its_time(LADDER[0], bench, best(19, 0.0))
+    assert auto.worth_its_time(affine, bench, None)
+
+
+def test_what_the_cameras_contradict_is_no_part_of_the_model(views, tmp_path):
+    """A wrong match in a long track: the last adjustment lets go of it, and it is not passed on."""
+    from recon.cameras.child import mapping
+
+    bench = Workbench(views=views, folder=tmp_path, progress=Progress(), seed=0)
+    bench.gather(PLAIN, lambda done, words: None)
+    recipe = Recipe(name="any", matching=PLAIN)
+    model = mapping.map_once(tmp_path / bench.database(PLAIN), recipe.choice(), 0, lambda placed: None)[0]
+    number, image = next((i, model.image(i)) for i in model.reg_image_ids())
+    unseen = [k for k, p in enumerate(image.points2D) if not p.has_point3D()]
+    targets = [p for p in model.point3D_ids() if number not in {e.image_id for e in model.point3D(p).track.elements}]
+    shown = {p: np.asarray(image.project_point(model.point3D(p).xyz)) for p in targets}
+    point, slot = next(
+        (p, k)
+        for p in targets
+        for k in unseen
+        if model.point3D(p).track.length() > 3 and np.abs(image.points2D[k].xy - shown[p]).max() > 30
+    )
+    model.add_observation(point, pycolmap.TrackElement(number, slot))
+    mapping.adjust(model)
+    assert not model.image(number).points2D[slot].has_point3D()
+    assert model.point3D(point).track.length() > 2
+    errors = [p.error for p in model.points3D.values()]
+    assert len(errors) > 100
+    assert max(errors) < mapping.FIT_PX

@@ -106,6 +106,13 @@ def fits(recipe: Recipe, views: Views, bench: Workbench) -> bool:
     return True
 
 
+def worth_its_time(recipe: Recipe, bench: Workbench, best: Tried | None) -> bool:
+    """Whether enough photos are left over for a recipe that takes long; it is always worth it where more than photos is missing."""
+    if best is None or best.evidence is None or not set(best.evidence.weaknesses()) <= {"placed", "angle"}:
+        return True
+    return len(bench.views) - best.evidence.placed >= recipe.least_missing * len(bench.views)
+
+
 def nothing_left(kind: MatchKind, bench: Workbench, best: Tried | None) -> bool:
     """Whether all photos that ``kind`` ties together are placed well, so that only other matches could do more."""
     if kind not in bench.matches:
@@ -142,6 +149,8 @@ def climb(
         if is_enough(bench, best):
             return tried
         if not fits(recipe, bench.views, bench) or nothing_left(recipe.matching, bench, best):
+            continue
+        if not worth_its_time(recipe, bench, best):
             continue
         new = bool(bench.matches) and recipe.matching not in bench.matches
         if new and (best is None or best.evidence is None) and only_turned(bench.all_matches(), bench.views):

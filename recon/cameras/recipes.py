@@ -82,6 +82,8 @@ class Recipe:
     """Captures of more photos leave this recipe out: it would take too long."""
     at_least: int = 2
     """Captures of fewer photos leave this recipe out: it needs more to work with."""
+    least_missing: float = 0.0
+    """With a smaller share of the photos left over, and all else well, this recipe is not worth its time."""
     only: Literal["always", "focal unknown", "lenses shared"] = "always"
     """Captures in which the recipe can change anything."""
 
@@ -104,6 +106,8 @@ DENSE = MatchKind(features=DENSE_SIFT, exhaustive_up_to=24, guided=False)
 GUIDED = replace(DENSE, guided=True)
 WARPED = MatchKind(features=AFFINE, exhaustive_up_to=16, guided=True)
 
+A_TENTH = 0.1
+"""For a photo or two of twenty nobody waits five times as long as for the others."""
 FEW, SOME, MANY = 12, 16, 24
 """Guided matching takes two seconds a pair, so only few photos can afford it, and all features that plain SIFT finds: more points
 make better cameras; some can afford 4096 features, not many."""
@@ -126,8 +130,15 @@ LADDER = (
     Recipe(name="plain SIFT, global mapping", matching=PLAIN, mapper="global", at_least=FEW + 1, at_most=SOME),
     Recipe(name="rich SIFT, all pairs, strict thresholds", matching=COMPLETE, thresholds=STRICT, at_least=SOME + 1, at_most=40),
     Recipe(name="rich SIFT, all pairs", matching=COMPLETE, at_least=SOME + 1, at_most=40),
-    Recipe(name="dense SIFT at 1600 px", matching=DENSE, at_least=FEW + 1, at_most=100),
-    Recipe(name="dense SIFT at 1600 px, global mapping", matching=DENSE, mapper="global", at_least=FEW + 1, at_most=100),
+    Recipe(name="dense SIFT at 1600 px", matching=DENSE, at_least=FEW + 1, at_most=100, least_missing=A_TENTH),
+    Recipe(
+        name="dense SIFT at 1600 px, global mapping",
+        matching=DENSE,
+        mapper="global",
+        at_least=FEW + 1,
+        at_most=100,
+        least_missing=A_TENTH,
+    ),
     Recipe(name="dense SIFT at 1600 px, guided matching, strict thresholds", matching=GUIDED, thresholds=STRICT, at_most=FEW),
     Recipe(name="dense SIFT at 1600 px, guided matching", matching=GUIDED, at_most=FEW),
     *(
@@ -142,8 +153,8 @@ LADDER = (
     ),
     Recipe(name="dense SIFT, guided matching, global mapping", matching=GUIDED, mapper="global", at_least=4, at_most=FEW),
     Recipe(name="plain SIFT, own lens per photo", matching=replace(PLAIN, own_lenses=True), at_most=MANY, only="lenses shared"),
-    Recipe(name="affine shapes, pooled descriptors, guided matching", matching=WARPED, at_most=MANY),
-    Recipe(name="affine shapes, global mapping", matching=WARPED, mapper="global", at_least=4, at_most=MANY),
+    Recipe(name="affine shapes, pooled descriptors, guided matching", matching=WARPED, at_most=MANY, least_missing=A_TENTH),
+    Recipe(name="affine shapes, global mapping", matching=WARPED, mapper="global", at_least=4, at_most=MANY, least_missing=A_TENTH),
 )
 """All that is tried, in order, until the evidence is strong."""
 

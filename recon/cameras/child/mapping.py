@@ -34,7 +34,7 @@ STARTS_UP_TO = 24
 HELD_BY = 30
 """Photos with this many points that three photos or more see do not need those that only two see."""
 FIT_PX = 4.0
-"""An observation this far off its point says nothing for a model."""
+"""An observation this far off its point says nothing for a model, and is no part of it."""
 
 ANY = -1
 """The number of a photo that COLMAP is to choose."""
@@ -235,7 +235,18 @@ def adjust(model: Model) -> None:
 
     solve(model, False)
     free_principal_points(model, rich, solve, ROBUST_PX)
+    leave_out_contradicted(model)
     model.update_point_3d_errors()
+
+
+def leave_out_contradicted(model: Model) -> None:
+    """Take observations away that the adjusted cameras contradict, and points that fewer than two remain of.
+
+    The loss let go of them, but they would be passed on as points of the scene; one beside a camera's centre misses by any number.
+    """
+    manager = pycolmap.ObservationManager(model)
+    manager.filter_observations_with_negative_depth()
+    manager.filter_all_points3D(FIT_PX, 0.0)
 
 
 def solve_robustly(model: Model, free: list[int]) -> None:
