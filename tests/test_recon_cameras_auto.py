@@ -17,7 +17,7 @@ from recon.cameras.auto import CameraCandidate, Tried, Workbench, find_cameras
 from recon.cameras.evidence import Evidence
 from recon.cameras.features import Features, find_all_features, find_features
 from recon.cameras.matches import Matches, Tell
-from recon.cameras.recipes import AFFINE, DENSE, GUIDED, LADDER, PLAIN, QUICK, SIFT, STRICT, MatchKind, Recipe, with_matches_of
+from recon.cameras.recipes import AFFINE, GUIDED, LADDER, PLAIN, QUICK, SIFT, STRICT, MatchKind, Recipe, with_matches_of
 from recon.cameras.result import SfmResult, blank_cameras
 from recon.cameras.sfm import Attempt
 from recon.errors import CannotReconstruct, UserError
@@ -302,40 +302,6 @@ def test_points_of_two_photos_stay_only_where_photos_need_them(views, tmp_path):
         left = [point.track.length() for point in model.points3D.values()]
         assert min(left) == (2 if needed else 3)
         assert sum(length > 2 for length in left) == sum(length > 2 for length in lengths)
-
-
-def test_more_features_of_one_kind_do_not_end_the_search(views, tmp_path):
-    """Photos left over may belong elsewhere only when features of another kind tie no more together either."""
-    chain = Matches(pairs=np.array([(i, i + 1) for i in range(4)]), counts=np.ones(4, np.int64), px=np.zeros((4, 4)))
-    seen = np.array([100] * 5 + [0])
-    evidence = Evidence(placed=5, explained=seen, matched=seen, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=0.0)
-    nothing = Attempt(result=None, models=(), image_side=1.0)
-    best = auto.Tried(name="any", attempt=nothing, evidence=evidence, seconds=0.0)
-    more = replace(PLAIN, features=replace(SIFT, most=8192))
-    bench = Workbench(views=views, folder=tmp_path, progress=Progress(), seed=0, matches={PLAIN: chain, more: chain})
-    assert not auto.is_enough(bench, best)
-    bench.matches[DENSE] = chain
-    assert auto.is_enough(bench, best)
-
-
-def test_what_takes_long_is_tried_for_a_tenth_of_the_photos_or_where_more_is_wrong(views, tmp_path):
-    affine = next(recipe for recipe in LADDER if recipe.matching.features.detector == "affine")
-    twenty = Views(tuple(replace(views[0], name=f"{i}.jpg") for i in range(20)))
-    bench = Workbench(views=twenty, folder=tmp_path, progress=Progress(), seed=0)
-    nothing = Attempt(result=None, models=(), image_side=1.0)
-
-    def best(placed: int, error_share: float) -> auto.Tried:
-        seen = np.array([100] * placed + [0] * (20 - placed))
-        evidence = Evidence(
-            placed=placed, explained=seen, matched=seen, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=error_share
-        )
-        return auto.Tried(name="any", attempt=nothing, evidence=evidence, seconds=0.0)
-
-    assert not auto.worth_its_time(affine, bench, best(19, 0.0))
-    assert auto.worth_its_time(affine, bench, best(18, 0.0))
-    assert auto.worth_its_time(affine, bench, best(19, 0.1))
-    assert auto.worth_its_time(LADDER[0], bench, best(19, 0.0))
-    assert auto.worth_its_time(affine, bench, None)
 
 
 def test_what_the_cameras_contradict_is_no_part_of_the_model(views, tmp_path):

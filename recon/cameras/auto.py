@@ -35,6 +35,9 @@ FIRST_SHARE = 0.85
 ENOUGH_SCORE = 0.8
 """With every photo placed and this score, nothing more is tried once dense features had their turn."""
 
+ALIKE = 0.02
+"""Scores nearer than this tell nothing apart: features that match a little more may well sit a little worse."""
+
 ADJUSTED = ", bundle adjustment"
 """Follows the name of a source of cameras where its cameras were adjusted to matches."""
 
@@ -104,6 +107,21 @@ def fits(recipe: Recipe, views: Views, bench: Workbench) -> bool:
         shared = len(np.unique(bench.camera_numbers(own_lenses=False))) < len(views)
         return shared and all(view.intrinsics is None and not view.lens_is_shared for view in views)
     return True
+
+
+def best_of(tried: Sequence[Tried]) -> Tried | None:
+    """The best score wins; of those as good that place as many photos, the one whose points lie nearest to their pixels."""
+    top = max(tried, key=lambda one: one.score, default=None)
+    if top is None or top.evidence is None or top.evidence.error_share == 0.0:
+        return top
+    best = top
+    for one in tried:
+        rival = one.evidence
+        if rival is None or one.score < top.score - ALIKE or rival.placed < top.evidence.placed or rival.error_share == 0.0:
+            continue
+        if best.evidence is not None and rival.error_share < best.evidence.error_share:
+            best = one
+    return best
 
 
 def worth_its_time(recipe: Recipe, bench: Workbench, best: Tried | None) -> bool:
@@ -244,7 +262,7 @@ def find_cameras(
     with job_folder_in(workdir) as folder:
         bench = Workbench(views=views, folder=folder, progress=progress, seed=seed)
         tried = climb(ladder, others, bench, tell)
-    best = max(tried, key=lambda one: one.score, default=None)
+    best = best_of(tried)
     if best is None or best.attempt.result is None:
         finding = refusal(bench.all_matches(), views, bench.compared)
         raise CannotReconstruct(finding.reason, finding.remedy)

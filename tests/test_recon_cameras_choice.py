@@ -1,0 +1,79 @@
+"""Which way of finding cameras is tried, when the search ends, and which attempt is taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sfm_scene import write_room_photos
+
+from recon.cameras import auto
+from recon.cameras.auto import Workbench
+from recon.cameras.evidence import Evidence
+from recon.cameras.matches import Matches
+from recon.cameras.recipes import DENSE, LADDER, PLAIN, SIFT
+from recon.cameras.sfm import Attempt
+from recon.photos import open_photos
+from recon.progress import Progress
+from recon.records import Views
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory) -> Views:
+    return open_photos(write_room_photos(tmp_path_factory.mktemp("room")).paths, long_side=320).views
+
+
+def test_more_features_of_one_kind_do_not_end_the_search(views, tmp_path):
+    """Photos left over may belong elsewhere only when features of another kind tie no more together either."""
+    chain = Matches(pairs=np.array([(i, i + 1) for i in range(4)]), counts=np.ones(4, np.int64), px=np.zeros((4, 4)))
+    seen = np.array([100] * 5 + [0])
+    evidence = Evidence(placed=5, explained=seen, matched=seen, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=0.0)
+    nothing = Attempt(result=None, models=(), image_side=1.0)
+    best = auto.Tried(name="any", attempt=nothing, evidence=evidence, seconds=0.0)
+    more = replace(PLAIN, features=replace(SIFT, most=8192))
+    bench = Workbench(views=views, folder=tmp_path, progress=Progress(), seed=0, matches={PLAIN: chain, more: chain})
+    assert not auto.is_enough(bench, best)
+    bench.matches[DENSE] = chain
+    assert auto.is_enough(bench, best)
+
+
+def test_what_takes_long_is_tried_for_a_tenth_of_the_photos_or_where_more_is_wrong(views, tmp_path):
+    affine = next(recipe for recipe in LADDER if recipe.matching.features.detector == "affine")
+    twenty = Views(tuple(replace(views[0], name=f"{i}.jpg") for i in range(20)))
+    bench = Workbench(views=twenty, folder=tmp_path, progress=Progress(), seed=0)
+    nothing = Attempt(result=None, models=(), image_side=1.0)
+
+    def best(placed: int, error_share: float) -> auto.Tried:
+        seen = np.array([100] * placed + [0] * (20 - placed))
+        evidence = Evidence(
+            placed=placed, explained=seen, matched=seen, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=error_share
+        )
+        return auto.Tried(name="any", attempt=nothing, evidence=evidence, seconds=0.0)
+
+    assert not auto.worth_its_time(affine, bench, best(19, 0.0))
+    assert auto.worth_its_time(affine, bench, best(18, 0.0))
+    assert auto.worth_its_time(affine, bench, best(19, 0.1))
+    assert auto.worth_its_time(LADDER[0], bench, best(19, 0.0))
+    assert auto.worth_its_time(affine, bench, None)
+
+
+def test_of_attempts_as_good_the_most_exact_one_is_taken():
+    def attempt(score: float, error_share: float, placed: int = 9) -> auto.Tried:
+        seen, matched = np.full(10, 100), np.full(10, round(200 / (1 + score)))  # weight 2 x share - 1 = score
+        evidence = Evidence(
+            placed=placed, explained=seen, matched=matched, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=error_share
+        )
+        return auto.Tried(
+            name=f"{error_share}", attempt=Attempt(result=None, models=(), image_side=1.0), evidence=evidence, seconds=0.0
+        )
+
+    nothing = auto.Tried(name="none", attempt=Attempt(result=None, models=(), image_side=1.0), evidence=None, seconds=0.0)
+    exact, rough = attempt(0.80, 0.0002), attempt(0.81, 0.0004)
+    assert auto.best_of([nothing, exact, rough]) is exact
+    assert auto.best_of([attempt(0.70, 0.0002), rough]) is rough
+    assert auto.best_of([attempt(0.80, 0.0002, placed=8), rough]) is rough
+    assert auto.best_of([exact, attempt(0.81, 0.0)]).name == "0.0"  # cameras from elsewhere, without points
+    assert auto.best_of([attempt(0.80, 0.0), rough]) is rough
+    assert auto.best_of([nothing]) is nothing
+    assert auto.best_of([]) is None
