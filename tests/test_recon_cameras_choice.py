@@ -44,8 +44,8 @@ def test_what_takes_long_is_tried_for_a_tenth_of_the_photos_or_where_more_is_wro
     bench = Workbench(views=twenty, folder=tmp_path, progress=Progress(), seed=0)
     nothing = Attempt(result=None, models=(), image_side=1.0)
 
-    def best(placed: int, error_share: float) -> auto.Tried:
-        seen = np.array([100] * placed + [0] * (20 - placed))
+    def best(placed: int, error_share: float, thin: int = 0) -> auto.Tried:
+        seen = np.array([100] * (placed - thin) + [10] * thin + [0] * (20 - placed))
         evidence = Evidence(
             placed=placed, explained=seen, matched=seen, angle_deg=9.0, focal_ratio=(1.0, 1.0), error_share=error_share
         )
@@ -54,6 +54,8 @@ def test_what_takes_long_is_tried_for_a_tenth_of_the_photos_or_where_more_is_wro
     assert not auto.worth_its_time(affine, bench, best(19, 0.0))
     assert auto.worth_its_time(affine, bench, best(18, 0.0))
     assert auto.worth_its_time(affine, bench, best(19, 0.1))
+    assert not auto.worth_its_time(affine, bench, best(20, 0.0, thin=1))
+    assert auto.worth_its_time(affine, bench, best(19, 0.0, thin=1))
     assert auto.worth_its_time(LADDER[0], bench, best(19, 0.0))
     assert auto.worth_its_time(affine, bench, None)
 

@@ -21,7 +21,7 @@ from ..progress import Progress
 from ..records import Views
 from .child_process import job_folder_in
 from .diagnosis import diagnose, only_turned, refusal
-from .evidence import LEAST_SHARE, Evidence, judge
+from .evidence import LEAST_SHARE, STRONG_MATCHES, Evidence, judge
 from .matches import Matches
 from .recipes import LADDER, QUICK, MatchKind, Recipe
 from .refined import refine_predicted
@@ -125,10 +125,10 @@ def best_of(tried: Sequence[Tried]) -> Tried | None:
 
 
 def worth_its_time(recipe: Recipe, bench: Workbench, best: Tried | None) -> bool:
-    """Whether enough photos are left over for a recipe that takes long; it is always worth it where more than photos is missing."""
-    if best is None or best.evidence is None or not set(best.evidence.weaknesses()) <= {"placed", "angle"}:
+    """Whether enough photos lack a camera, or hold it by little, for a recipe that takes long; where more is wrong it always is."""
+    if best is None or best.evidence is None or not set(best.evidence.weaknesses()) <= {"placed", "angle", "thin"}:
         return True
-    return len(bench.views) - best.evidence.placed >= recipe.least_missing * len(bench.views)
+    return int((best.evidence.explained < STRONG_MATCHES).sum()) >= recipe.least_missing * len(bench.views)
 
 
 def nothing_left(kind: MatchKind, bench: Workbench, best: Tried | None) -> bool:
