@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +19,11 @@ from ..errors import CannotReconstruct, UserError
 from ..progress import Progress
 from ..records import Views
 from .child_process import job_folder_in
+from .choice import SURE_AGREEMENT, Tried, best_of, fits, is_enough, is_pointless, judged
 from .diagnosis import diagnose, only_turned, refusal
-from .evidence import LEAST_SHARE, STRONG_MATCHES, Evidence, judge
+from .evidence import LEAST_SHARE, Evidence
 from .matches import Matches
-from .recipes import LADDER, QUICK, MatchKind, Recipe
+from .recipes import LADDER, QUICK, Recipe
 from .refined import refine_predicted
 from .result import SfmResult
 from .sfm import Attempt, Workbench
@@ -32,12 +32,6 @@ logger = logging.getLogger(__name__)
 
 FIRST_SHARE = 0.85
 """Part of the stage "cameras" that the first attempt takes; each later one takes half of what remains."""
-ENOUGH_SCORE = 0.8
-"""With every photo placed and this score, nothing more is tried once dense features had their turn."""
-
-ALIKE = 0.02
-"""Scores nearer than this tell nothing apart: features that match a little more may well sit a little worse."""
-
 ADJUSTED = ", bundle adjustment"
 """Follows the name of a source of cameras where its cameras were adjusted to matches."""
 
@@ -52,123 +46,17 @@ class CameraCandidate:
     """Raises ``UserError`` when it cannot; the reason is reported and the others compete on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tried:
-    """An attempt with its evidence."""
-
-    name: str
-    attempt: Attempt
-    evidence: Evidence | None
-    """None when no cameras came of it."""
-    seconds: float
-    note: str = ""
-
-    @property
-    def score(self) -> float:
-        return -1.0 if self.evidence is None else self.evidence.score
-
-    def report(self) -> dict[str, Any]:
-        """Numbers and reasons, plain."""
-        told: dict[str, Any] = {"tried": self.name, "placed": 0, "points": 0, "seconds": round(self.seconds, 2)}
-        if self.evidence is not None and self.attempt.result is not None:
-            told |= {
-                "placed": self.evidence.placed,
-                "points": len(self.attempt.result.points_world),
-                "models": [len(model) for model in self.attempt.models],
-                "reprojection_error_px": round(self.attempt.result.reprojection_error_px, 3),
-                "explained_matches": int(self.evidence.explained.sum()) // 2,
-                "agreement": round(self.evidence.agreement, 4),
-                "angle_deg": round(self.evidence.angle_deg, 2),
-                "focal_over_long_side": [round(ratio, 3) for ratio in self.evidence.focal_ratio],
-                "score": round(self.score, 4),
-                "weak": list(self.evidence.weaknesses().values()),
-            }
-        if self.note:
-            told["note"] = self.note
-        return told
-
-
-def judged(name: str, attempt: Attempt, bench: Workbench, seconds: float, note: str = "") -> Tried:
-    """Weigh an attempt against everything that was matched so far."""
-    evidence = None
-    if attempt.result is not None:
-        share = attempt.result.reprojection_error_px / attempt.image_side
-        evidence = judge(attempt.result.cameras, bench.all_matches(), error_share=share)
-    return Tried(name=name, attempt=attempt, evidence=evidence, seconds=seconds, note=note)
-
-
-def fits(recipe: Recipe, views: Views, bench: Workbench) -> bool:
-    """Whether a recipe can change anything for these photos within reasonable time."""
-    if not recipe.at_least <= len(views) <= recipe.at_most:
-        return False
-    if recipe.only == "focal unknown":
-        return any(view.focal_px is None for view in views)
-    if recipe.only == "lenses shared":
-        shared = len(np.unique(bench.camera_numbers(own_lenses=False))) < len(views)
-        return shared and all(view.intrinsics is None and not view.lens_is_shared for view in views)
-    return True
-
-
-def best_of(tried: Sequence[Tried]) -> Tried | None:
-    """The best score wins; of those as good that place as many photos, the one whose points lie nearest to their pixels."""
-    top = max(tried, key=lambda one: one.score, default=None)
-    if top is None or top.evidence is None or top.evidence.error_share == 0.0:
-        return top
-    best = top
-    for one in tried:
-        rival = one.evidence
-        if rival is None or one.score < top.score - ALIKE or rival.placed < top.evidence.placed or rival.error_share == 0.0:
-            continue
-        if best.evidence is not None and rival.error_share < best.evidence.error_share:
-            best = one
-    return best
-
-
-def worth_its_time(recipe: Recipe, bench: Workbench, best: Tried | None) -> bool:
-    """Whether enough photos lack a camera, or hold it by little, for a recipe that takes long; where more is wrong it always is."""
-    if best is None or best.evidence is None or not set(best.evidence.weaknesses()) <= {"placed", "angle", "thin"}:
-        return True
-    return int((best.evidence.explained < STRONG_MATCHES).sum()) >= recipe.least_missing * len(bench.views)
-
-
-def nothing_left(kind: MatchKind, bench: Workbench, best: Tried | None) -> bool:
-    """Whether all photos that ``kind`` ties together are placed well, so that only other matches could do more."""
-    if kind not in bench.matches:
-        return False
-    if not len(bench.matches[kind].pairs):
-        return True
-    if best is None or best.evidence is None:
-        return False
-    tied = bench.matches[kind].groups(len(bench.views))[0]
-    return best.evidence.placed >= len(tied) and set(best.evidence.weaknesses()) <= {"placed", "angle"}
-
-
-def is_enough(bench: Workbench, best: Tried | None) -> bool:
-    """Whether to stop though the evidence is not strong, after features of two kinds had their turn; more of one kind are one kind.
-
-    With photos left over, that is when the second kind tied no more photos together than the first: they belong elsewhere.
-    """
-    kinds = [kind for kind in bench.matches if not kind.own_lenses and kind.matcher is None]
-    if best is None or best.evidence is None or len({replace(kind.features, most=0) for kind in kinds}) < 2:
-        return False
-    if best.evidence.placed == len(bench.views):
-        return best.score >= ENOUGH_SCORE
-    tied = [len(bench.matches[kind].groups(len(bench.views))[0]) for kind in kinds]
-    return tied[-1] <= max(tied[:-1]) and all(nothing_left(kind, bench, best) for kind in kinds)
-
-
 def climb(
     ladder: Sequence[Recipe], others: Sequence[CameraCandidate], bench: Workbench, tell: Callable[[int, float, str], None]
 ) -> list[Tried]:
     """Try one recipe after another, then other sources, until the evidence is strong or nothing is left to try."""
     tried: list[Tried] = []
+    settled = False
     for recipe in ladder:
         best = max(tried, key=lambda one: one.score, default=None)
         if is_enough(bench, best):
             return tried
-        if not fits(recipe, bench.views, bench) or nothing_left(recipe.matching, bench, best):
-            continue
-        if not worth_its_time(recipe, bench, best):
+        if is_pointless(recipe, bench, best, settled=settled):
             continue
         new = bool(bench.matches) and recipe.matching not in bench.matches
         if new and (best is None or best.evidence is None) and only_turned(bench.all_matches(), bench.views):
@@ -181,8 +69,10 @@ def climb(
         logger.info("cameras: %s", tried[-1].report())
         evidence = tried[-1].evidence
         if evidence is not None and evidence.is_final:
-            return tried
-    for candidate in others:
+            settled = True
+            if evidence.agreement >= SURE_AGREEMENT:
+                return tried
+    for candidate in () if settled else others:
         try:
             tried += asked(candidate, bench, tell, number=len(tried))
         except UserError as error:
