@@ -55,7 +55,8 @@ def test_what_takes_long_is_tried_for_a_tenth_of_the_photos_or_where_more_is_wro
     assert choice.worth_its_time(affine, bench, best(18, 0.0))
     assert choice.worth_its_time(affine, bench, best(19, 0.1))
     assert not choice.worth_its_time(affine, bench, best(20, 0.0, thin=1))
-    assert choice.worth_its_time(affine, bench, best(19, 0.0, thin=1))
+    assert not choice.worth_its_time(affine, bench, best(19, 0.0, thin=1))
+    assert choice.worth_its_time(affine, bench, best(19, 0.0, thin=2))
     assert choice.worth_its_time(LADDER[0], bench, best(19, 0.0))
     assert choice.worth_its_time(affine, bench, None)
 

@@ -99,10 +99,15 @@ def best_of(tried: Sequence[Tried]) -> Tried | None:
 
 
 def worth_its_time(recipe: Recipe, bench: Workbench, best: Tried | None) -> bool:
-    """Whether enough photos lack a camera, or hold it by little, for a recipe that takes long; where more is wrong it always is."""
+    """Whether enough photos lack a camera, or hold it by little (these count half), for a recipe that takes long.
+
+    Where more than that is wrong it always is.
+    """
     if best is None or best.evidence is None or not set(best.evidence.weaknesses()) <= {"placed", "angle", "thin"}:
         return True
-    return int((best.evidence.explained < STRONG_MATCHES).sum()) >= recipe.least_missing * len(bench.views)
+    missing = len(bench.views) - best.evidence.placed
+    thin = int((best.evidence.explained < STRONG_MATCHES).sum()) - missing
+    return missing + thin // 2 >= recipe.least_missing * len(bench.views)
 
 
 def is_pointless(recipe: Recipe, bench: Workbench, best: Tried | None, *, settled: bool) -> bool:
