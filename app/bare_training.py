@@ -15,8 +15,10 @@ from pathlib import Path
 
 from models.mini import MiniNetwork
 from models.mini_predictor import MiniPredictor
+from models.refiner import LearnedUpdater, RefinerConfig, RefinerNetwork
 from models.training.head_trainer import HeadTrainConfig, train_head
 from models.training.plan import plan_head, plan_stretch
+from models.training.refiner_trainer import RefinerTrainConfig
 from models.training.stretch import begin_with, go_last, stretch_parser
 from models.training.trainer import TrainConfig, train
 from recon.errors import UserError
@@ -53,6 +55,10 @@ def run(argv: list[str] | None) -> None:
         parser.add_argument(
             "--colours", type=float, default=TrainConfig.colours, help="weight of the loss on colours drawn from depth"
         )
+    else:
+        parser.add_argument(
+            "--count", type=float, default=HeadTrainConfig.count, help="weight of the loss on where Gaussians are worth having"
+        )
     given = vars(parser.parse_args(words[1:]))
     planned, device = given.pop("plan"), given["device"]
     go_last(device)
@@ -61,9 +67,12 @@ def run(argv: list[str] | None) -> None:
         rasterizer = load_rasterizer(device) if config.colours > 0 else None
         done = plan_stretch(config, rasterizer) if planned else train(config, rasterizer)
     else:
-        network = MiniNetwork()  # as it is shipped; models.registry wants more than a bare machine has
-        begin_with(Path(str(resources.files("weights") / "mini.safetensors")), network)
-        tools = load_rasterizer(device), MiniPredictor(network, device)
+        # as they are shipped; models.registry wants more than a bare machine has
+        network = MiniNetwork()
+        refiner = RefinerNetwork(RefinerConfig(rounds=RefinerTrainConfig.rounds[1], context=RefinerTrainConfig.context))
+        for name, empty in (("mini", network), ("refiner", refiner)):
+            begin_with(Path(str(resources.files("weights") / f"{name}.safetensors")), empty)
+        tools = load_rasterizer(device), MiniPredictor(network, device), LearnedUpdater(refiner, device)
         done = plan_head(HeadTrainConfig(**given), *tools) if planned else train_head(HeadTrainConfig(**given), *tools)
     log.info("%s", done)
 

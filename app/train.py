@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from models.registry import DepthPredictor, load_predictor, load_splat_head
+from models.registry import DepthPredictor, load_predictor, load_splat_head, load_updater
 from models.training.camera_trainer import CameraTraining, train_cameras
 from models.training.head_trainer import HeadTrainConfig, train_head
 from models.training.matcher_trainer import MatcherTraining, train_matcher
@@ -29,6 +29,7 @@ from models.training.trainer import train as run_training
 from recon.errors import UserError
 from recon.fuse import SplatHead
 from recon.records import Rasterizer
+from recon.refining import Updater
 from render.rasterizer import load_rasterizer
 
 from .console import Quiet, format_bytes, say
@@ -63,6 +64,10 @@ def train(arguments: TrainArguments) -> int:
         )
     if not 0 <= given.colours < math.inf:
         raise UserError(f"--colours {given.colours:g} is no weight.", "Give 0 or more; 10 is a tenth of the depth loss's pull.")
+    if not 0 <= given.count < math.inf:
+        raise UserError(f"--count {given.count:g} is no weight.", "Give 0 or more; 30 pulls about as much as the colours do.")
+    if arguments.model == "mini" and given.count:
+        raise UserError("--count belongs to 'head': the depth network cuts nothing.", "Leave it out.")
     if arguments.plan:
         plan = plan_of(arguments.model, given)
         say(f"In {given.minutes:g} minutes here: about {plan.steps:,} steps of {plan.step_s:.2f} s, {plan.validations} validations")
@@ -111,7 +116,7 @@ def plan_of(model: str, given: TrainConfig) -> StretchPlan:
     if model == "mini":
         return plan_stretch(given, color_tool(given))
     if model == "head":
-        return plan_head(head_config(given), load_rasterizer(given.device), load_predictor("mini", device=given.device))
+        return plan_head(head_config(given), *head_tools(given))
     if model == "refiner":
         return plan_refiner(refiner_config(given), *refiner_tools())
     return plan_matcher(matcher_config(given)) if model == "matcher" else plan_cameras(camera_config(given))
@@ -122,7 +127,7 @@ def run_stretch_of(model: str, given: TrainConfig) -> Path:
     if model == "mini":
         return run_training(given, color_tool(given))
     if model == "head":
-        return train_head(head_config(given), load_rasterizer(given.device), load_predictor("mini", device=given.device))
+        return train_head(head_config(given), *head_tools(given))
     if model == "refiner":
         return train_refiner(refiner_config(given), *refiner_tools())
     return train_matcher(matcher_config(given)) if model == "matcher" else train_cameras(camera_config(given))
@@ -144,8 +149,14 @@ def color_tool(given: TrainConfig) -> Rasterizer | None:
 
 def head_config(given: TrainConfig) -> HeadTrainConfig:
     """The same for the head."""
-    choices = shared_choices(given, "a step of the head sees one world", but=("scenes",))
-    return HeadTrainConfig(**choices, scenes=given.scenes)
+    choices = shared_choices(given, "a step of the head sees one world", but=("scenes", "count"))
+    return HeadTrainConfig(**choices, scenes=given.scenes, count=given.count)
+
+
+def head_tools(given: TrainConfig) -> tuple[Rasterizer, DepthPredictor, Updater | None]:
+    """What gives the head depth, draws what it makes of it and, where the cut is learnt, refines it."""
+    updater = load_updater(given.device) if given.count else None
+    return load_rasterizer(given.device), load_predictor("mini", device=given.device), updater
 
 
 def refiner_config(given: TrainConfig) -> RefinerTrainConfig:
@@ -183,8 +194,9 @@ def shared_choices(given: TrainConfig, instead: str, *, but: Collection[str] = (
         UserError: such a choice was made.
     """
     usual = {field.name: field.default for field in fields(TrainConfig)}
-    for name in ("captures", "references", "without", "normals", "colours", "scenes"):
+    owners_of = {"scenes": "'mini' and 'head'", "count": "'head'"}
+    for name in ("captures", "references", "without", "normals", "colours", "scenes", "count"):
         if name not in but and getattr(given, name) != usual[name]:
-            owners = "'mini' and 'head'" if name == "scenes" else "'mini'"
+            owners = owners_of.get(name, "'mini'")
             raise UserError(f"--{name} belongs to {owners}: {instead}.", "Leave it out.")
     return {field.name: getattr(given, field.name) for field in fields(Stretch)}

@@ -18,7 +18,7 @@ from .errors import CannotReconstruct
 from .fusing.evidence import Evidence, at_photo_size, gather_evidence
 from .fusing.largest import largest
 from .fusing.leaves import Leaves, Pyramid, build_pyramid, cut_leaves, leaves_to_gaussians, pool_attributes, price_for_budget
-from .fusing.ownership import assign_pixels
+from .fusing.ownership import Ownership, assign_pixels
 from .fusing.shell import build_shell
 from .neighbours import choose_neighbours
 from .posed import PosedViews
@@ -169,12 +169,7 @@ def cut_layers(
     posed: PosedViews, evidence: list[Evidence], importance: list[Tensor], budget: int, config: FuseConfig
 ) -> list[ViewLayer]:
     """Decide who draws what and cut it into blocks within the budget."""
-    cameras = posed.cameras
-    valid = [posed.pixels(i)[1] for i in range(len(posed))]
-    owned = assign_pixels(
-        cameras, [e.depth for e in evidence], [e.trust for e in evidence], valid,
-        sure_above=config.sure_above, soft_above=config.soft_above,
-    )  # fmt: skip
+    cameras, owned = posed.cameras, choose_owners(posed, evidence, config)
     layers: list[ViewLayer] = []
     left = budget
     for masks, soft in ((owned.soft, True), (owned.sure, False)):
@@ -187,6 +182,15 @@ def cut_layers(
             layers.append(ViewLayer(leaves=leaves, drawn=masks[i], soft=soft))
             left -= len(leaves)
     return layers
+
+
+def choose_owners(posed: PosedViews, evidence: list[Evidence], config: FuseConfig) -> Ownership:
+    """Decide which view draws which piece of surface."""
+    valid = [posed.pixels(i)[1] for i in range(len(posed))]
+    return assign_pixels(
+        posed.cameras, [e.depth for e in evidence], [e.trust for e in evidence], valid,
+        sure_above=config.sure_above, soft_above=config.soft_above,
+    )  # fmt: skip
 
 
 def _pyramid(

@@ -8,7 +8,8 @@ import torch
 
 from models.head import HeadNetwork, LearnedSplatHead, trust_rule
 from models.registry import load_splat_head
-from models.training.head_trainer import capture_to_posed, splat_capture, spoil_depth
+from models.training.described import splat_capture
+from models.training.head_trainer import capture_to_posed, spoil_depth
 from models.training.stretch import export_weights
 from models.training.worlds import WorldConfig, Worlds
 from recon.fuse import FuseConfig

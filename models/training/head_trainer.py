@@ -12,7 +12,7 @@ rasteriser work on the GPU; depth is checked and blocks are cut on the CPU, whos
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from recon.fuse import FuseConfig, SplatAttributes, all_evidence, cut_layers, layer_to_gaussians
-from recon.fusing.evidence import at_photo_size
-from recon.fusing.shell import build_shell
+from recon.fuse import FuseConfig
 from recon.posed import PosedViews
 from recon.progress import Progress
 from recon.records import Cameras, Gaussians, Prediction, Rasterizer, RasterOptions
+from recon.refining import Updater
 
 from ..head import HeadNetwork, LearnedSplatHead
+from .described import cut_capture, cut_capture_softly, describe_capture, settle, splat_capture
 from .losses import color_loss
 from .makers import APART
 from .real_scenes import HeadExam, load_scenes
@@ -39,13 +39,19 @@ from .textures import load_textures
 from .trainer import HELD_OUT_TEXTURES
 from .worlds import Capture, Worlds
 
-__all__ = ["HeadTrainConfig", "capture_to_posed", "head_step", "made_worlds", "splat_capture", "spoil_depth", "train_head"]
+__all__ = ["HeadTrainConfig", "capture_to_posed", "head_step", "made_worlds", "spoil_depth", "train_head"]
 
 INPUT_VIEWS, TARGET_VIEWS = 4, 2
 SOURCES = ("network", "noise", "smooth", "scale", "missing")
 """Where a step's depth comes from."""
 SOURCE_SHARES = (0.5, 0.15, 0.15, 0.1, 0.1)
 FUSE = FuseConfig(shell=300, recolor_steps=0)
+BUDGETS = (0.005, 0.05)
+"""Gaussians over pixels of all input photos where the cut is learnt, drawn evenly in logarithms: one head serves all budgets.
+20,000 for a dozen photos of 640 pixels are 0.5%, 200,000 are 5%."""
+EXAM_BUDGETS = (0.006, 0.015, 0.04)
+ROUNDS = 2
+"""Rounds of refinement before a scene that was cut softly is judged."""
 MEMORY = 0.99
 """Share of the moving average that stays at each step: a stretch has hundreds of them, not thousands."""
 
@@ -60,6 +66,10 @@ class HeadTrainConfig(Stretch):
     """Height and width of the photos in pixels."""
     scenes: Path | None = None
     """Pack of real scenes, whose held-out photos are drawn at validation; None takes held-out worlds alone."""
+
+    count: float = 0.0
+    """Weight of the loss that teaches where Gaussians are worth having, at another budget each step; 0 leaves that to the rule.
+    With 30 its gradient is about as long as that of the colours."""
 
     usual_rate: ClassVar[float] = 2.0e-3
 
@@ -134,38 +144,6 @@ def predict_capture(
     return Prediction(cameras=cameras, depth=tuple(p[0] for p in pairs), confidence=tuple(p[1] for p in pairs))
 
 
-def splat_capture(
-    posed: PosedViews, prediction: Prediction, head: HeadNetwork, config: FuseConfig, device: str = "cpu"
-) -> Gaussians | None:
-    """Fuse as ``recon.fuse.fuse`` does, keeping the head's gradients; None when nothing supports any depth.
-
-    Args:
-        device: where the head lies. The Gaussians are on the CPU, where blocks are cut.
-    """
-    size = (posed.cameras.height[0], posed.cameras.width[0])
-    with torch.no_grad():
-        depth = [at_photo_size(d, *size, inverse=True) for d in prediction.depth]
-        confidence = [at_photo_size(c, *size, inverse=False) for c in prediction.confidence]
-        evidence = all_evidence(posed, depth, confidence, config, Progress())
-    given = (
-        [posed.image(i) for i in range(len(posed))],
-        [e.depth for e in evidence],
-        confidence,
-        [e.residuals for e in evidence],
-    )
-    outputs = [maps.cpu() for maps in head(*(torch.stack(maps).to(device) for maps in given))]
-    names = ("opacity", "log_scale", "color_delta", "importance")
-    attributes = [SplatAttributes(**dict(zip(names, maps, strict=True))) for maps in zip(*outputs, strict=True)]
-    with torch.no_grad():
-        budget = config.max_gaussians or size[0] * size[1] // 3
-        layers = cut_layers(posed, evidence, [a.importance for a in attributes], budget, config)
-        shell = build_shell(posed, depth, [e.trust for e in evidence], count=config.shell, radius_factor=config.shell_radius)
-    parts = [layer_to_gaussians(layer, attributes[layer.leaves.view], config) for layer in layers if len(layer.leaves)]
-    if not parts:
-        return None
-    return Gaussians.concatenate([*parts, shell] if shell is not None else parts)
-
-
 @dataclass(frozen=True)
 class Lesson:
     """A world with depth of its input views."""
@@ -217,16 +195,39 @@ def head_step(
     predictor,
     rng: np.random.Generator,
     device: str = "cpu",
+    count: float = 0.0,
+    updater: Updater | None = None,
 ) -> dict[str, float]:
-    """One update of the head and of its moving average, on one input view and the held-out views of a world."""
+    """One update of the head and of its moving average, on one input view and the held-out views of a world.
+
+    Args:
+        count: as in ``HeadTrainConfig``.
+        updater: refines what is cut softly before it is judged; None judges it as it is.
+    """
     lesson = make_lesson(capture, predictor, rng)
     shown = [int(rng.integers(INPUT_VIEWS)), *range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS)]
-    gaussians = splat_capture(lesson.inputs, lesson.prediction, head, FUSE, device)
+    config = budgeted(lesson, float(np.exp(rng.uniform(*np.log(BUDGETS))))) if count else FUSE
+    described = describe_capture(lesson.inputs, lesson.prediction, head, FUSE, device)
+    gaussians = cut_capture(described, config)
     if gaussians is None:  # the views share nothing
         return {}
     loss = color_loss(*draw(gaussians, lesson, shown, rasterizer, device))
-    norm = update(head, average, optimizer, loss, step, memory=MEMORY)
-    return {"loss": float(loss.detach()), "gradient_norm": norm}
+    parts = {"loss": float(loss.detach())}
+    partly = cut_capture_softly(described, config) if count else None
+    if partly is not None:
+        partly = partly.to(device)
+        if updater is not None:
+            partly = settle(partly, lesson.inputs, rasterizer, updater, ROUNDS)
+        worth = color_loss(*draw(partly, lesson, shown[1:], rasterizer, device))
+        parts["cut"] = float(worth.detach())
+        loss = loss + count * worth
+    return parts | {"gradient_norm": update(head, average, optimizer, loss, step, memory=MEMORY)}
+
+
+def budgeted(lesson: Lesson, share: float) -> FuseConfig:
+    """How to fuse a lesson with so many Gaussians over pixels of its input photos."""
+    pixels = sum(h * w for h, w in zip(lesson.inputs.cameras.height, lesson.inputs.cameras.width, strict=True))
+    return replace(FUSE, max_gaussians=round(share * pixels))
 
 
 def held_out_lessons(textures: np.ndarray | None, size: tuple[int, int], count: int, predictor) -> list[Lesson]:
@@ -249,8 +250,7 @@ def validate(head: Any, held_out: list[Lesson], exam: HeadExam, rasterizer: Rast
         assert gaussians is not None  # what supports depth does not depend on the head
         drawn, photos = draw(gaussians, lesson, range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS), rasterizer, device)
         losses.append(float(color_loss(drawn, photos)))
-        error = ((drawn.clamp(0, 1) - photos) ** 2).mean(dim=(1, 2, 3))
-        decibels.append(float((-10 * torch.log10(error + 1e-8)).mean()))
+        decibels.append(mean_psnr(drawn, photos))
     found = {"loss": float(np.mean(losses)), "psnr": float(np.mean(decibels))}
     real = exam.psnr(LearnedSplatHead(head, device))
     if real is not None:
@@ -258,12 +258,37 @@ def validate(head: Any, held_out: list[Lesson], exam: HeadExam, rasterizer: Rast
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def train_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor=None) -> Path:
+@torch.no_grad()
+def validate_cut(head: HeadNetwork, held_out: list[Lesson], rasterizer: Rasterizer, updater: Updater | None, device: str) -> dict:
+    """PSNR of held-out views of worlds at three budgets, cut as the head says and, with the same head, by the rule alone."""
+    found: dict[str, list[float]] = {}
+    for lesson in held_out:
+        described = describe_capture(lesson.inputs, lesson.prediction, head, FUSE, device)
+        flat = [replace(a, importance=torch.ones_like(a.importance)) for a in described.attributes]
+        for share in EXAM_BUDGETS:
+            for name, item in (("learnt", described), ("flat", replace(described, attributes=flat))):
+                gaussians = cut_capture(item, budgeted(lesson, share))
+                assert gaussians is not None
+                gaussians = gaussians.to(device)
+                if updater is not None:
+                    gaussians = settle(gaussians, lesson.inputs, rasterizer, updater, updater.rounds)
+                drawn, photos = draw(gaussians, lesson, range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS), rasterizer, device)
+                found.setdefault(f"{name}_{share:.1%}", []).append(mean_psnr(drawn, photos))
+    return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+
+
+def mean_psnr(drawn: Tensor, photos: Tensor) -> float:
+    """PSNR of pictures, averaged over them."""
+    return float((-10 * torch.log10(((drawn.clamp(0, 1) - photos) ** 2).mean(dim=(1, 2, 3)) + 1e-8)).mean())
+
+
+def train_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor=None, updater: Updater | None = None) -> Path:
     """Run one time-boxed stretch and return the path of the averaged fp16 weights.
 
     Args:
         rasterizer: differentiable in the Gaussians, on the device of the stretch.
         predictor: depth network that half of the steps take their depth from; None uses spoilt truth alone.
+        updater: refines scenes by which the cut is learnt (``config.count``), as the product does; None judges them unrefined.
 
     Raises:
         ValueError: ``config.scenes`` holds no scenes, or comes without a predictor; or the weights to begin with are not a head's.
@@ -280,15 +305,21 @@ def train_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor=None) 
     held_out = held_out_lessons(unseen, config.size, config.validation_worlds, predictor)
     rule = validate(HeadNetwork().to(config.device), held_out, exam, rasterizer, config.device)
     rule = {f"rule_{name}": value for name, value in rule.items()}
+    to_cut = held_out_lessons(unseen, config.size, config.validation_worlds, None) if config.count else []
     if config.start is not None:
         begin_with(config.start, head)
     tools = {"head": head, "rasterizer": rasterizer, "predictor": predictor, "device": config.device}
+    tools |= {"count": config.count, "updater": updater}
     return run_stretch(
         config,
         "head",
         head,
         source=lambda step: made_worlds(config, seen, config.seed + 500_000 + 1000 * step),
         step_of=partial(head_step, rng=np.random.default_rng(config.seed), **tools),
-        validate=lambda average: rule | validate(average, held_out, exam, rasterizer, config.device),
+        validate=lambda average: (
+            rule
+            | validate(average, held_out, exam, rasterizer, config.device)
+            | validate_cut(average, to_cut, rasterizer, updater, config.device)
+        ),
         warm_up=20,
     )

@@ -19,6 +19,7 @@ import torch
 
 from recon.fuse import SplatHead
 from recon.records import Rasterizer
+from recon.refining import Updater
 
 from ..camera_network import CameraNetwork
 from ..head import HeadNetwork, LearnedSplatHead
@@ -32,7 +33,7 @@ from .camera_trainer import CameraTraining, held_out_batches, source_of
 from .camera_trainer import train_step as camera_step
 from .camera_trainer import validate as validate_cameras
 from .correspondences import PairBatch, PairSource
-from .head_trainer import HeadTrainConfig, head_step, held_out_lessons, made_worlds
+from .head_trainer import HeadTrainConfig, head_step, held_out_lessons, made_worlds, validate_cut
 from .head_trainer import validate as validate_head
 from .makers import waiting
 from .matcher_trainer import MatcherTraining, pair_batches
@@ -166,11 +167,13 @@ def plan_refiner(config: RefinerTrainConfig, rasterizer: Rasterizer, predictor, 
     return foretold(config, step_s, seen, steps, 1, validation_s, network)
 
 
-def plan_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor, steps: int = 8) -> StretchPlan:
+def plan_head(
+    config: HeadTrainConfig, rasterizer: Rasterizer, predictor, updater: Updater | None = None, steps: int = 8
+) -> StretchPlan:
     """The same for the splat head.
 
     Args:
-        rasterizer, predictor: as the trainer takes them.
+        rasterizer, predictor, updater: as the trainer takes them.
     """
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
@@ -179,14 +182,18 @@ def plan_head(config: HeadTrainConfig, rasterizer: Rasterizer, predictor, steps:
     average, optimizer = copy.deepcopy(head), torch.optim.AdamW(head.parameters(), lr=config.peak_rate)
     rng = np.random.default_rng(config.seed)
 
+    tools = {"head": head, "rasterizer": rasterizer, "predictor": predictor, "device": device, "updater": updater}
+
     def step_of(capture: Capture, step: int) -> None:
-        head_step(capture, average, optimizer, step, head=head, rasterizer=rasterizer, predictor=predictor, rng=rng, device=device)
+        head_step(capture, average, optimizer, step, rng=rng, count=config.count, **tools)
 
     source = made_worlds(config, textures, config.seed + 1)
     step_s, seen = timed(source, step_of, lambda capture: [capture.images], steps, config.maker_count)
     scenes = load_scenes(config.scenes) if config.scenes else []
     kept, exam = held_out_lessons(textures, config.size, 1, predictor), HeadExam(scenes, predictor, rasterizer, device)
     worlds_s = seconds(lambda: validate_head(average, kept, HeadExam([], predictor, rasterizer, device), rasterizer, device))
+    if config.count:
+        worlds_s += seconds(lambda: validate_cut(average, kept, rasterizer, updater, device))
     validation_s = worlds_s * config.validation_worlds + seconds(lambda: exam.psnr(LearnedSplatHead(average, device)))
     return foretold(config, step_s, seen, steps, 1, validation_s, head)
 

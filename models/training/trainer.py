@@ -57,6 +57,9 @@ class TrainConfig(Stretch):
     """Weight of the loss on surface normals."""
     colours: float = 0.0
     """Weight of the colour loss of an input photo and of one that is held out, drawn from the predicted depth. 0 draws nothing."""
+    count: float = 0.0
+    """Of the head: weight of the loss that teaches where Gaussians are worth having, at another budget each step; 30 pulls about as
+    much as the colours do. 0 leaves that to the rule."""
     scenes: Path | None = None
     """Pack of real scenes (`python -m data.pack_training`) by which a stretch is judged, too; None takes held-out worlds alone."""
 

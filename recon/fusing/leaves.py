@@ -189,15 +189,30 @@ def price_for_budget(pyramids: Sequence[Pyramid], budget: int) -> float:
 
 
 def cut_leaves(pyramid: Pyramid, price: float, *, view: int, K: Float[Tensor, "3 3"], T_world_cam: Float[Tensor, "4 4"]) -> Leaves:
-    """Turn the chosen blocks of one view into planar Gaussians.
+    """Turn the blocks that a price leaves of one view into planar Gaussians."""
+    return blocks_to_leaves(pyramid, choose_blocks(pyramid, price), view=view, K=K, T_world_cam=T_world_cam)
+
+
+def blocks_to_leaves(
+    pyramid: Pyramid,
+    chosen: Sequence[Bool[Tensor, "_ _"]],
+    *,
+    view: int,
+    K: Float[Tensor, "3 3"],
+    T_world_cam: Float[Tensor, "4 4"],
+) -> Leaves:
+    """Turn chosen blocks of one view into planar Gaussians, coarse to fine and row by row.
 
     A block's inverse-depth plane gives the point under its centroid, the tangents per pixel and the normal; the pixel
     covariance of its drawn part, carried over by the tangents, gives the two tangential axes.
     Blocks of one or two pixels borrow the slopes of the four-pixel block around them, because they cannot tell their own.
+
+    Args:
+        chosen: per size, coarse to fine, which blocks; each of them has drawn pixels.
     """
     parts = []
     slopes_from, big = SIZES.index(4), SIZES[0]
-    for level, mask in enumerate(choose_blocks(pyramid, price)):
+    for level, mask in enumerate(chosen):
         rows, cols = torch.nonzero(mask, as_tuple=True)
         if len(rows) == 0:
             continue
