@@ -153,11 +153,16 @@ class Lesson:
     """Input photos, then held-out ones."""
     prediction: Prediction
 
+    @property
+    def held_out(self) -> range:
+        """Which of the photos no Gaussian was made of."""
+        return range(len(self.inputs), len(self.everything))
+
 
 def make_lesson(capture: Capture, predictor, rng: np.random.Generator, source: str | None = None) -> Lesson:
     """Give a world's input views depth from one of SOURCES; None draws one."""
-    inputs = capture_to_posed(capture, range(INPUT_VIEWS))
-    everything = capture_to_posed(capture, range(INPUT_VIEWS + TARGET_VIEWS))
+    views = len(capture.images)
+    inputs, everything = capture_to_posed(capture, range(views - TARGET_VIEWS)), capture_to_posed(capture, range(views))
     return Lesson(inputs, everything, predict_capture(capture, inputs, predictor, rng, source))
 
 
@@ -205,7 +210,7 @@ def head_step(
         updater: refines what is cut softly before it is judged; None judges it as it is.
     """
     lesson = make_lesson(capture, predictor, rng)
-    shown = [int(rng.integers(INPUT_VIEWS)), *range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS)]
+    shown = [int(rng.integers(len(lesson.inputs))), *lesson.held_out]
     config = budgeted(lesson, float(np.exp(rng.uniform(*np.log(BUDGETS))))) if count else FUSE
     described = describe_capture(lesson.inputs, lesson.prediction, head, FUSE, device)
     gaussians = cut_capture(described, config)
@@ -248,7 +253,7 @@ def validate(head: Any, held_out: list[Lesson], exam: HeadExam, rasterizer: Rast
     for lesson in held_out:
         gaussians = splat_capture(lesson.inputs, lesson.prediction, head, FUSE, device)
         assert gaussians is not None  # what supports depth does not depend on the head
-        drawn, photos = draw(gaussians, lesson, range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS), rasterizer, device)
+        drawn, photos = draw(gaussians, lesson, lesson.held_out, rasterizer, device)
         losses.append(float(color_loss(drawn, photos)))
         decibels.append(mean_psnr(drawn, photos))
     found = {"loss": float(np.mean(losses)), "psnr": float(np.mean(decibels))}
@@ -272,7 +277,7 @@ def validate_cut(head: HeadNetwork, held_out: list[Lesson], rasterizer: Rasteriz
                 gaussians = gaussians.to(device)
                 if updater is not None:
                     gaussians = settle(gaussians, lesson.inputs, rasterizer, updater, updater.rounds)
-                drawn, photos = draw(gaussians, lesson, range(INPUT_VIEWS, INPUT_VIEWS + TARGET_VIEWS), rasterizer, device)
+                drawn, photos = draw(gaussians, lesson, lesson.held_out, rasterizer, device)
                 found.setdefault(f"{name}_{share:.1%}", []).append(mean_psnr(drawn, photos))
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
