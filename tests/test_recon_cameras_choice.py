@@ -12,7 +12,7 @@ from recon.cameras import auto, choice
 from recon.cameras.auto import CameraCandidate
 from recon.cameras.evidence import Evidence
 from recon.cameras.matches import Matches
-from recon.cameras.recipes import DENSE, LADDER, PLAIN, SIFT, Recipe
+from recon.cameras.recipes import DENSE, LADDER, PLAIN, RELAXED, SIFT, STRICT, Recipe
 from recon.cameras.sfm import Attempt, Workbench
 from recon.photos import open_photos
 from recon.progress import Progress
@@ -82,10 +82,11 @@ def test_of_attempts_as_good_the_most_exact_one_is_taken():
     assert choice.best_of([]) is None
 
 
-@pytest.mark.parametrize(("explained", "expected"), [(99, ["first"]), (92, ["first", "same matches"])])
-def test_strong_evidence_that_explains_too_little_is_set_beside_others_of_the_same_matches(
-    views, tmp_path, monkeypatch, explained, expected
-):
+@pytest.mark.parametrize(
+    ("thresholds", "explained", "expected"),
+    [(RELAXED, 99, ["first"]), (RELAXED, 92, ["first", "same matches"]), (STRICT, 92, ["first"])],
+)
+def test_weak_agreement_is_set_beside_the_same_matches(views, tmp_path, monkeypatch, thresholds, explained, expected):
     """Nine matches in ten can be explained by a wrong focal length; other features and sources are not asked all the same."""
     chain = Matches(pairs=np.array([(i, i + 1) for i in range(5)]), counts=np.ones(5, np.int64), px=np.zeros((5, 4)))
     bench = Workbench(views=views, folder=tmp_path, progress=Progress(), seed=0)
@@ -107,7 +108,7 @@ def test_strong_evidence_that_explains_too_little_is_set_beside_others_of_the_sa
     monkeypatch.setattr(bench, "run", run)
     monkeypatch.setattr(auto, "judged", judged)
     ladder = (
-        Recipe(name="first", matching=PLAIN),
+        Recipe(name="first", matching=PLAIN, thresholds=thresholds),
         Recipe(name="other matches", matching=DENSE),
         Recipe(name="same matches", matching=PLAIN, mapper="global"),
     )

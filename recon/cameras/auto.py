@@ -70,7 +70,7 @@ def climb(
         evidence = tried[-1].evidence
         if evidence is not None and evidence.is_final:
             settled = True
-            if evidence.agreement >= SURE_AGREEMENT:
+            if recipe.is_careful or evidence.agreement >= SURE_AGREEMENT:
                 return tried
     for candidate in () if settled else others:
         try:

@@ -20,8 +20,8 @@ ENOUGH_SCORE = 0.8
 """With every photo placed and this score, nothing more is tried once dense features had their turn."""
 
 SURE_AGREEMENT = 0.95
-"""With strong evidence and this share of all matches explained the search ends at once; with less, what the same matches give in
-other ways is seen first: a wrong focal length can explain nine matches in ten."""
+"""With strong evidence and this share of all matches explained the search ends at once, as it does after a careful attempt; with
+less, what the same matches give in other ways is seen first: a wrong focal length can explain nine matches in ten."""
 ALIKE = 0.02
 """Scores nearer than this tell nothing apart: features that match a little more may well sit a little worse."""
 

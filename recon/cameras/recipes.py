@@ -87,6 +87,11 @@ class Recipe:
     only: Literal["always", "focal unknown", "lenses shared"] = "always"
     """Captures in which the recipe can change anything."""
 
+    @property
+    def is_careful(self) -> bool:
+        """Whether the first pair tells depth well, so that a wrong focal length would show."""
+        return self.mapper == "incremental" and self.thresholds.init_min_tri_angle >= STRICT.init_min_tri_angle
+
     def choice(self) -> dict[str, Any]:
         """The mapper's part, plain."""
         return {"mapper": self.mapper, "focal_ratio": self.focal_ratio, **vars(self.thresholds)}
@@ -108,6 +113,9 @@ WARPED = MatchKind(features=AFFINE, exhaustive_up_to=16, guided=True)
 
 A_TENTH = 0.1
 """For a photo or two of twenty nobody waits five times as long as for the others."""
+OTHER_FOCALS = (0.6, 0.35, 2.2)
+"""Where else to start from when nobody told the focal length, over the longest side: usual, ultra-wide and long lenses of phones.
+From 1.2 a wide lens can end far off, and still explain most matches."""
 FEW, SOME, MANY = 12, 16, 24
 """Guided matching takes two seconds a pair, so only few photos can afford it, and all features that plain SIFT finds: more points
 make better cameras; some can afford 4096 features, not many."""
@@ -127,6 +135,16 @@ thresholds are relaxed: it is quicker, and with a first pair that tells no depth
 LADDER = (
     *QUICK,
     Recipe(name="rich SIFT, global mapping", matching=RICH, mapper="global", at_least=4, at_most=FEW),
+    *(
+        Recipe(
+            name=f"rich SIFT, first focal length {ratio} times the longest side",
+            matching=RICH,
+            focal_ratio=ratio,
+            at_most=FEW,
+            only="focal unknown",
+        )
+        for ratio in OTHER_FOCALS
+    ),
     Recipe(name="plain SIFT, global mapping", matching=PLAIN, mapper="global", at_least=FEW + 1, at_most=SOME),
     Recipe(name="rich SIFT, all pairs, strict thresholds", matching=COMPLETE, thresholds=STRICT, at_least=SOME + 1, at_most=40),
     Recipe(name="rich SIFT, all pairs", matching=COMPLETE, at_least=SOME + 1, at_most=40),
@@ -149,7 +167,7 @@ LADDER = (
             at_most=FEW,
             only="focal unknown",
         )
-        for ratio in (0.6, 2.2)
+        for ratio in OTHER_FOCALS
     ),
     Recipe(name="dense SIFT, guided matching, global mapping", matching=GUIDED, mapper="global", at_least=4, at_most=FEW),
     Recipe(name="plain SIFT, own lens per photo", matching=replace(PLAIN, own_lenses=True), at_most=MANY, only="lenses shared"),
